@@ -1,0 +1,80 @@
+// The statistics of the benchmark: medians, the ratio of two medians with its bootstrap interval, and the
+// seeded random numbers behind the interval and the order of the runs.
+
+/** Numbers in [0, 1) that depend on the seed alone (mulberry32). */
+export type Random = () => number
+
+export function seededRandom(seed: number): Random {
+  let state = seed >>> 0
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+}
+
+/** A shuffled copy (Fisher-Yates). */
+export function shuffled<T>(items: readonly T[], random: Random): T[] {
+  const copy = [...items]
+  for (let i = copy.length - 1; i > 0; i--) {
+    const other = Math.floor(random() * (i + 1))
+    const moved = copy[i]!
+    copy[i] = copy[other]!
+    copy[other] = moved
+  }
+  return copy
+}
+
+/** NaN for no values. */
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b)
+  const middle = sorted.length >> 1
+  if (sorted.length === 0) return Number.NaN
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
+
+/** `low` and `high` bound the 95 % interval. With one run on a side there is no interval: both are undefined. */
+export interface Ratio {
+  value: number
+  low: number | undefined
+  high: number | undefined
+}
+
+export type Verdict = "better" | "worse" | "noise"
+
+const RESAMPLES = 2000
+const TAIL = 0.025
+
+/**
+ * median(numerator) / median(denominator), and its interval from resampling whole runs of either side with
+ * replacement. A run is one value: requests inside a run are not independent and are never resampled.
+ */
+export function ratioOfMedians(
+  numerator: readonly number[],
+  denominator: readonly number[],
+  random: Random,
+): Ratio {
+  const value = median(numerator) / median(denominator)
+  if (numerator.length < 2 || denominator.length < 2) return { value, low: undefined, high: undefined }
+  const ratios = Float64Array.from(
+    { length: RESAMPLES },
+    () => median(resample(numerator, random)) / median(resample(denominator, random)),
+  ).sort()
+  return {
+    value,
+    low: ratios[Math.floor(TAIL * RESAMPLES)]!,
+    high: ratios[Math.ceil((1 - TAIL) * RESAMPLES) - 1]!,
+  }
+}
+
+function resample(values: readonly number[], random: Random): number[] {
+  return values.map(() => values[Math.floor(random() * values.length)]!)
+}
+
+/** A difference whose interval holds 1, or that has no interval, is within the noise. */
+export function verdictOf({ low, high }: Ratio): Verdict {
+  if (low === undefined || high === undefined) return "noise"
+  if (low > 1) return "better"
+  return high < 1 ? "worse" : "noise"
+}

@@ -1,0 +1,246 @@
+/*
+ * ring.c - see ring.h. liburing 2.3 prepares the entries; entering is done here, because one call has to
+ * carry flags that liburing 2.3 does not know (IORING_ENTER_NO_IOWAIT) and to submit, wait and run deferred
+ * work at once.
+ */
+#include "ring.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#ifndef IORING_ENTER_NO_IOWAIT
+#define IORING_ENTER_NO_IOWAIT (1U << 7)
+#endif
+#ifndef IORING_FEAT_NO_IOWAIT
+#define IORING_FEAT_NO_IOWAIT (1U << 17)
+#endif
+#ifndef IORING_FEAT_CQE_SKIP
+#define IORING_FEAT_CQE_SKIP (1U << 11)
+#endif
+
+#define FOREVER_NS 1e15 // waits longer than eleven days need no timer
+
+struct step {
+  unsigned flags;
+  uint32_t features;
+};
+
+/* From the best to the plainest: the first that the kernel takes is used. */
+static const struct step steps[] = {
+    {IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL,
+     UL_FEATURE_DEFER_TASKRUN | UL_FEATURE_SINGLE_ISSUER},
+    {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SINGLE_ISSUER |
+         IORING_SETUP_SUBMIT_ALL,
+     UL_FEATURE_COOP_TASKRUN | UL_FEATURE_SINGLE_ISSUER},
+    {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
+     UL_FEATURE_COOP_TASKRUN},
+    {0, 0},
+};
+
+int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config) {
+  r->uring.ring_fd = -1;
+  int error = -EINVAL;
+  for (size_t i = 0; i < sizeof steps / sizeof *steps && error == -EINVAL; i++) {
+    if (steps[i].features & config->disable)
+      continue;
+    struct io_uring_params params = {.flags = steps[i].flags | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP,
+                                     .cq_entries = config->completion_entries};
+    if (steps[i].features & UL_FEATURE_DEFER_TASKRUN)
+      params.flags |= IORING_SETUP_TASKRUN_FLAG;
+    error = io_uring_queue_init_params(config->submission_entries, &r->uring, &params);
+    if (error) {
+      r->uring.ring_fd = -1;
+      continue;
+    }
+    r->features = steps[i].features;
+    if (params.features & IORING_FEAT_CQE_SKIP)
+      r->features |= UL_FEATURE_SKIP_SUCCESS;
+    if (params.features & IORING_FEAT_NO_IOWAIT)
+      r->features |= UL_FEATURE_NO_IOWAIT;
+  }
+  if (error)
+    return ul_fail(config, UL_STEP_RING, -error, "io_uring_setup");
+  // Entries and their indices advance together, so the indirection array is the identity for good.
+  for (unsigned i = 0; i < r->uring.sq.ring_entries; i++)
+    r->uring.sq.array[i] = i;
+  if (!(config->disable & UL_FEATURE_REGISTERED_RING) && io_uring_register_ring_fd(&r->uring) == 1)
+    r->features |= UL_FEATURE_REGISTERED_RING;
+  r->features &= ~config->disable;
+  r->scratch = calloc(r->uring.sq.ring_entries, sizeof *r->scratch);
+  if (!r->scratch)
+    return ul_fail(config, UL_STEP_MEMORY, ENOMEM, "allocating submission memory");
+  error = io_uring_register_eventfd(&r->uring, ring->event_fd);
+  if (error)
+    return ul_fail(config, UL_STEP_EVENTFD, -error, "registering the eventfd");
+  io_uring_cq_eventfd_toggle(&r->uring, false);
+  return 0;
+}
+
+void ring_close(struct ring *r) {
+  if (r->uring.ring_fd >= 0)
+    io_uring_queue_exit(&r->uring);
+  free(r->scratch);
+}
+
+bool ring_submitted(struct ring *r) {
+  return io_uring_smp_load_acquire(r->uring.sq.khead) == r->uring.sq.sqe_tail;
+}
+
+int ring_enter(struct ring *r, struct ul_ring *ring, unsigned want) {
+  struct io_uring_sq *sq = &r->uring.sq;
+  io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
+  for (int round = 0; round < 4; round++) {
+    unsigned count = sq->sqe_tail - io_uring_smp_load_acquire(sq->khead);
+    unsigned status = IO_URING_READ_ONCE(*sq->kflags);
+    if (status & IORING_SQ_CQ_OVERFLOW)
+      ring->header->overflows++;
+    // Without IORING_SETUP_TASKRUN_FLAG nothing tells of deferred work, but then there is none: it runs by
+    // interrupt.
+    if (!count && !want && !(status & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)))
+      return 0;
+    unsigned flags = IORING_ENTER_GETEVENTS;
+    if (r->features & UL_FEATURE_REGISTERED_RING)
+      flags |= IORING_ENTER_REGISTERED_RING;
+    if (want && (r->features & UL_FEATURE_NO_IOWAIT))
+      flags |= IORING_ENTER_NO_IOWAIT;
+    ring->header->system_calls++;
+    int taken = io_uring_enter((unsigned)r->uring.enter_ring_fd, count, want, flags, NULL);
+    if (taken == -EINTR || taken == -EBUSY || taken == -EAGAIN)
+      return 0; // entries stay queued: the next round takes them
+    if (taken < 0)
+      return taken;
+    if ((unsigned)taken >= count)
+      return 0;
+    want = 0; // the kernel stopped in the middle and has not waited
+  }
+  return 0;
+}
+
+struct io_uring_sqe *ring_sqe(struct ring *r, struct ul_ring *ring) {
+  struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
+  if (!sqe && !ring_enter(r, ring, 0))
+    sqe = io_uring_get_sqe(&r->uring);
+  return sqe;
+}
+
+union ring_scratch *ring_scratch_of(struct ring *r, const struct io_uring_sqe *sqe) {
+  return &r->scratch[sqe - r->uring.sq.sqes];
+}
+
+/* ---- the wait ---- */
+
+static void set_timer(struct ring *r, double wait_ns) {
+  r->timer.tv_sec = (long long)(wait_ns / 1e9);
+  r->timer.tv_nsec = (long long)(wait_ns - (double)r->timer.tv_sec * 1e9);
+}
+
+void ring_bound_wait(struct ring *r, struct ul_ring *ring, double wait_ns) {
+  struct io_uring_sqe *sqe;
+  if (ring->host_fd >= 0 && !r->host_armed && (sqe = ring_sqe(r, ring))) {
+    io_uring_prep_poll_multishot(sqe, ring->host_fd, POLLIN);
+    sqe->user_data = RING_OWN_HOST;
+    r->host_armed = true;
+  }
+  // One timer serves many waits: it is armed anew only when it has fired, or when it would fire too late. A
+  // kernel timer per wait (io_uring_submit_and_wait_timeout) costs a tenth of a request at one connection.
+  if (wait_ns > FOREVER_NS)
+    return;
+  if (!r->timer_armed) {
+    if (!(sqe = ring_sqe(r, ring)))
+      return;
+    set_timer(r, wait_ns);
+    io_uring_prep_timeout(sqe, &r->timer, 0, 0);
+    sqe->user_data = RING_OWN_TIMER;
+    r->timer_armed = true;
+    r->timer_due_ms = ul_now_ms() + wait_ns / 1e6;
+  } else if (r->timer_due_ms > ring->header->now_ms + wait_ns / 1e6 + 1) {
+    if (!(sqe = ring_sqe(r, ring)))
+      return;
+    set_timer(r, wait_ns);
+    io_uring_prep_timeout_update(sqe, &r->timer, RING_OWN_TIMER, 0);
+    sqe->user_data = RING_OWN_NOTE;
+    r->timer_due_ms = ul_now_ms() + wait_ns / 1e6;
+  }
+}
+
+void ring_own_completion(struct ring *r, struct ul_ring *ring, const struct io_uring_cqe *cqe) {
+  switch (ring_slot(cqe->user_data)) {
+  case RING_OWN_TIMER:
+    r->timer_armed = false;
+    ring->header->wait_expired = 1;
+    break;
+  case RING_OWN_HOST:
+    if (cqe->res >= 0)
+      ring->header->host_ready = 1;
+    if (!(cqe->flags & IORING_CQE_F_MORE))
+      r->host_armed = r->host_removing = false;
+    break;
+  default:
+    break;
+  }
+}
+
+int ring_notify(struct ring *r, struct ul_ring *ring, bool on) {
+  if (!on) {
+    io_uring_cq_eventfd_toggle(&r->uring, false);
+    return 0;
+  }
+  // The poll on the host's epoll must be gone before the eventfd, which that epoll watches, may speak: each
+  // would set off the other for ever.
+  if (r->host_armed && !r->host_removing) {
+    struct io_uring_sqe *sqe = ring_sqe(r, ring);
+    if (!sqe)
+      return -EAGAIN;
+    io_uring_prep_poll_remove(sqe, RING_OWN_HOST);
+    sqe->user_data = RING_OWN_NOTE;
+    r->host_removing = true;
+  }
+  int error = ring_enter(r, ring, 0);
+  if (!error)
+    io_uring_cq_eventfd_toggle(&r->uring, true);
+  return error;
+}
+
+bool ring_stage_common(struct ring *r, struct ul_ring *ring, const struct ul_command *c) {
+  struct io_uring_sqe *sqe;
+  if (c->op == UL_OP_ACCEPT || c->op == UL_OP_RECV || c->op == UL_OP_SEND)
+    return false;
+  if (!(sqe = ring_sqe(r, ring))) {
+    ul_complete_later(ring, c->slot, -EAGAIN);
+    return true;
+  }
+  union ring_scratch *scratch = ring_scratch_of(r, sqe);
+  switch (c->op) {
+  case UL_OP_CONNECT: {
+    socklen_t length = ul_to_sockaddr((const struct ul_address *)(ring->arena + c->offset),
+                                      &scratch->address);
+    io_uring_prep_connect(sqe, c->fd, (struct sockaddr *)&scratch->address, length);
+    break;
+  }
+  case UL_OP_POLL:
+    if (c->flags & UL_C_MULTISHOT)
+      io_uring_prep_poll_multishot(sqe, c->fd, c->length);
+    else
+      io_uring_prep_poll_add(sqe, c->fd, c->length);
+    break;
+  case UL_OP_TIMEOUT:
+    scratch->time.tv_sec = (long long)(c->argument / 1000000000u);
+    scratch->time.tv_nsec = (long long)(c->argument % 1000000000u);
+    io_uring_prep_timeout(sqe, &scratch->time, 0, 0);
+    break;
+  case UL_OP_CANCEL:
+    io_uring_prep_cancel64(sqe, ring_user_data(c->offset, c->length), 0);
+    break;
+  case UL_OP_CLOSE:
+    io_uring_prep_close(sqe, c->fd);
+    break;
+  default:
+    io_uring_prep_nop(sqe);
+    break;
+  }
+  sqe->user_data = ring_user_data(c->slot, c->generation);
+  return true;
+}

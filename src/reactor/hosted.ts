@@ -1,0 +1,169 @@
+/**
+ * The hosted host: the reactor lives beside the runtime's loop, which keeps its timers, fetch, files and signals.
+ *
+ *   asleep --- eventfd readable, or somebody asks for something ---> busy
+ *   busy   --- SLEEP_AFTER stays in the ring without news ---------> asleep
+ *
+ * Asleep, the runtime's loop watches the ring's eventfd; nothing of ours runs. Busy, the eventfd is silent and each turn
+ * (an immediate of the runtime) runs rounds that may sleep inside the ring, for at most `stayNs` in all, cut short when the
+ * runtime's own epoll becomes readable. So a request costs no turn of the runtime's loop, and that loop waits at most
+ * `stayNs` for its turn.
+ *
+ * What we cannot see is work that user code left with the runtime and that does not show in its epoll: an immediate, a
+ * message to a port of this thread. So a turn ends without sleeping when something was delivered to user code and not
+ * every delivery was answered with a write; a handler that answers at once has left nothing behind.
+ * docs/decisions/hosted-loop.md has the measurements.
+ */
+import type { EventWatch } from "../../ffi/native.ts"
+import type { Host, ReactorCore } from "./core.ts"
+
+/** Stays without any news before going to sleep. */
+const SLEEP_AFTER = 4
+/** Rounds in a turn at most, whatever the clock says. */
+const ROUNDS_PER_TURN = 64
+/** Asleep with nothing but unreferenced sockets: looks this often. A watch would keep the process alive. */
+const UNREFERENCED_LOOK_MS = 2
+/** Looks for the descriptor of the runtime's loop before giving up. */
+const DISCOVERY_ATTEMPTS = 16
+
+export class HostedHost implements Host {
+  private readonly core: ReactorCore
+  private readonly stayNs: number
+  private readonly watch: EventWatch
+  private asleep = true
+  /** A turn is queued or running. */
+  private scheduled = false
+  /** The runtime had a turn of its own since user code last ran: a round may sleep. */
+  private mayStay = false
+  /** Stays in a row that brought nothing. */
+  private emptyStays = 0
+  private discoveryAttempts = 0
+  /** Asleep: wakes for the next deadline, or to look after unreferenced sockets. */
+  private timer: unknown
+  private readonly turnCallback: () => void
+  private readonly wakeCallback: () => void
+
+  constructor(core: ReactorCore) {
+    this.core = core
+    this.stayNs = core.settings.stayNs
+    this.turnCallback = () => this.turn()
+    this.wakeCallback = () => this.schedule()
+    this.watch = core.loop.watchEvent(core.native.eventFd(core.ring), this.wakeCallback)
+  }
+
+  schedule(): void {
+    if (this.scheduled || this.core.isClosed) return
+    if (this.asleep) this.wake()
+    this.scheduled = true
+    this.core.loop.nextTurn(this.turnCallback, this.core.hasHolds)
+  }
+
+  holdsChanged(): void {
+    if (this.core.isClosed) return
+    if (this.asleep) this.settleSleep()
+    // The turn that is queued may have been queued without keeping the process alive.
+    else if (this.core.hasHolds) this.core.loop.nextTurn(nothing, true)
+  }
+
+  dispose(): void {
+    this.watch.close()
+    this.clearTimer()
+  }
+
+  private turn(): void {
+    const core = this.core
+    const sleepNs = this.stayNs
+    let waitNs = this.mayStay ? sleepNs : 0
+    this.mayStay = true
+    let turnEndsMs = Number.POSITIVE_INFINITY
+    for (let rounds = 1; ; rounds++) {
+      const count = core.round(waitNs)
+      if (core.isClosed) return
+      if (turnEndsMs === Number.POSITIVE_INFINITY) turnEndsMs = core.now + sleepNs / 1e6
+      if (count > 0) this.emptyStays = 0
+      else if (core.waitExpired || sleepNs === 0) this.emptyStays++
+      if (core.hostReady) {
+        // The runtime's loop runs user code next, which may leave immediates behind the turn that we queue now.
+        this.mayStay = false
+        break
+      }
+      if (core.waitExpired || core.deliveries > core.answers) break
+      if ((count === 0 && !core.hasWork) || rounds === ROUNDS_PER_TURN || core.now >= turnEndsMs) break
+      waitNs = sleepNs
+    }
+    this.scheduled = false
+    if (this.emptyStays >= SLEEP_AFTER && !core.hasWork && this.fallAsleep()) return
+    if (!core.isClosed) this.schedule()
+  }
+
+  /** Returns false when there was something after all. */
+  private fallAsleep(): boolean {
+    const core = this.core
+    this.emptyStays = 0
+    if (core.native.notify(core.ring, 1) < 0) return false
+    // What completed before the eventfd could speak: this look is the one that makes sleeping safe.
+    this.scheduled = true // nothing that it sets off may queue a turn: the caller does
+    const count = core.round(0)
+    this.scheduled = false
+    if (core.isClosed) return true
+    if (count > 0 || core.hasWork) {
+      core.native.notify(core.ring, 0)
+      return false
+    }
+    this.asleep = true
+    this.settleSleep()
+    return true
+  }
+
+  private wake(): void {
+    this.asleep = false
+    this.mayStay = false
+    this.core.native.notify(this.core.ring, 0)
+    this.clearTimer()
+    this.discover()
+  }
+
+  /** Asleep: what wakes us, and whether it keeps the process alive. */
+  private settleSleep(): void {
+    const core = this.core
+    this.clearTimer()
+    if (core.hasHolds) this.watch.open()
+    else this.watch.close()
+    this.discover()
+    const dueMs =
+      core.deadlines.armed > 0 ? core.deadlines.nextDueInMs(core.clock()) : Number.POSITIVE_INFINITY
+    const lookMs = !core.hasHolds && core.hasPending ? UNREFERENCED_LOOK_MS : Number.POSITIVE_INFINITY
+    const afterMs = Math.min(dueMs, lookMs, MAX_TIMER_MS)
+    if (afterMs === MAX_TIMER_MS && dueMs === Number.POSITIVE_INFINITY) return
+    this.timer = core.loop.setTimer(() => this.look(), Math.ceil(afterMs), core.hasHolds)
+  }
+
+  /** A timer of the sleeping reactor: a round without waiting, and back to sleep unless there is more. */
+  private look(): void {
+    const core = this.core
+    this.timer = undefined
+    if (!this.asleep || core.isClosed) return
+    if (core.round(0) > 0 || core.hasWork) this.schedule()
+    else if (this.asleep && !core.isClosed) this.settleSleep()
+  }
+
+  private clearTimer(): void {
+    if (this.timer === undefined) return
+    this.core.loop.clearTimer(this.timer)
+    this.timer = undefined
+  }
+
+  /** Finds the descriptor of the runtime's loop by its watching our eventfd, so that stays end when it has work. */
+  private discover(): void {
+    if (this.discoveryAttempts >= DISCOVERY_ATTEMPTS || !this.watch.isOpen || this.stayNs === 0) return
+    this.discoveryAttempts++
+    const fd = this.core.loop.loopDescriptor(this.core.native.eventFd(this.core.ring))
+    if (fd < 0) return
+    this.core.native.watch(this.core.ring, fd)
+    this.discoveryAttempts = DISCOVERY_ATTEMPTS
+  }
+}
+
+const MAX_TIMER_MS = 2 ** 31 - 1
+
+function nothing(): void {}
