@@ -2,7 +2,7 @@
 
 import type { Environment } from "./environment.ts"
 import { BASELINE, LIMIT, PRODUCT, TARGETS } from "./matrix.ts"
-import type { IdleFigures, Run } from "./measure.ts"
+import { DISTURBED, type IdleFigures, type Run } from "./measure.ts"
 import { median, type Ratio, ratioOfMedians, seededRandom, type Verdict, verdictOf } from "./statistics.ts"
 
 /** All of results/latest.json. What stands above `table` is measured, the rest follows from it. */
@@ -151,6 +151,14 @@ function atMost(
     measured,
     isMet: value === undefined ? undefined : value <= most,
   }
+}
+
+/** Runs that did not have the cores to themselves, in words; "" when there was none. */
+export function disturbance({ runs }: Measured): string {
+  const count = runs.filter(({ waiting }) => waiting > DISTURBED).length
+  return count === 0
+    ? ""
+    : `${count} of ${runs.length} runs were disturbed: something else wanted a core. Do not trust small differences.`
 }
 
 export const ratioText = ({ value, low, high }: Ratio): string =>

@@ -1,5 +1,6 @@
 // The measurements: one contestant over all rows, its system calls, its memory and CPU at idle.
 
+import { readFileSync } from "node:fs"
 import { type LoadResult, loadCommand, run, runLoad } from "./load.ts"
 import {
   type Contestant,
@@ -18,6 +19,8 @@ export interface Run {
   repetition: number
   contestant: string
   row: string
+  /** Share of the time in which some process of the machine waited for a CPU: see DISTURBED. */
+  waiting: number
   result: LoadResult
 }
 
@@ -36,6 +39,13 @@ const JIT_WARM_SECONDS = 0.8
 /** The change of workload settles. */
 const ROW_WARM_SECONDS = 0.06
 const SYSTEM_CALLS_SECONDS = 0.2
+
+/**
+ * Server and client have a core each, so nobody should wait for one. A run with more waiting than this shared its
+ * cores with something else, which also takes over part of the server's work: the kernel handles packets in the name
+ * of whoever happens to run.
+ */
+export const DISTURBED = 0.15
 
 const WARM: Record<ServerKind, Pick<Row, "load">> = {
   echo: { load: ["--connections", "50"] },
@@ -57,14 +67,26 @@ export async function measureContestant(
     try {
       for (const row of shuffled(rows, random)) {
         if (row.server !== kind) continue
+        const before = waitingMicroseconds()
+        const begun = performance.now()
         const result = await runLoad(server, row, ROW_WARM_SECONDS, seconds)
-        runs.push({ repetition, contestant: contestant.name, row: row.name, result })
+        const waiting = (waitingMicroseconds() - before) / (performance.now() - begun) / 1000
+        runs.push({ repetition, contestant: contestant.name, row: row.name, waiting, result })
       }
     } finally {
       await server.stop()
     }
   }
   return runs
+}
+
+/** From the kernel's pressure figures; 0 where it keeps none, so that no run counts as disturbed. */
+function waitingMicroseconds(): number {
+  try {
+    return Number(/^some .*total=(\d+)/m.exec(readFileSync("/proc/pressure/cpu", "utf8"))?.[1] ?? 0)
+  } catch {
+    return 0
+  }
 }
 
 async function startWarm(contestant: Contestant, kind: ServerKind): Promise<Server> {
@@ -111,14 +133,15 @@ export async function measureSystemCalls(contestant: Contestant): Promise<number
 const idle = (connections: number) => ({ load: ["--mode", "idle", "--connections", String(connections)] })
 
 /**
- * Memory and CPU of a server that has nothing to do. The base is that of a fresh process; before the connections
- * it is made warm, so that what it grows by once (compiled code, pools) is not charged to the connections.
+ * Memory and CPU of a server that has nothing to do. The base is that of a fresh process. A tenth of the connections
+ * comes and goes first, so that what the process grows by once (compiled code, pools: 4 MiB in Bun) is not charged to
+ * the connections. It is not put under load before: the garbage of that load would be collected meanwhile, and the
+ * connections would seem to cost less than nothing.
  */
 export async function measureIdle(contestant: Contestant): Promise<IdleFigures> {
   const server = await startServer(contestant, "echo")
   try {
     const empty = await runLoad(server, idle(0), 0, IDLE_SECONDS)
-    await runLoad(server, WARM.echo, 0, JIT_WARM_SECONDS)
     await runLoad(server, idle(IDLE_CONNECTIONS / 10), 0, 0.2)
     const held = await runLoad(server, idle(IDLE_CONNECTIONS), 0.2, IDLE_SECONDS)
     return {

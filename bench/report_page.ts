@@ -3,6 +3,7 @@
 import {
   bytes,
   type Cell,
+  disturbance,
   megabytes,
   type Report,
   ratioText,
@@ -27,8 +28,10 @@ p { margin: .5rem 0; max-width: 46rem } .soft { color: var(--soft) }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums }
 th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; vertical-align: top }
 th:first-child, td:first-child { text-align: left } tr + tr > * { border-top: 1px solid var(--line) }
-thead th { background: var(--shade); font-weight: 600 } tbody th { font-weight: 500 }
-td small { display: block; color: var(--soft) }
+tbody th { font-weight: 500 }
+td small { display: block; color: var(--soft); font-weight: 400 }
+tr > :first-child { position: sticky; left: 0; background: var(--ground); white-space: normal; min-width: 7rem }
+thead tr > th, thead tr > :first-child { background: var(--shade); font-weight: 600 }
 .better { color: var(--better) } .worse { color: var(--worse) } .noise { color: var(--noise) }
 td.better, td.worse { font-weight: 600 }
 .targets th, .targets td { white-space: normal; text-align: left }
@@ -59,6 +62,7 @@ export function reportPage(report: Report): string {
 <code>Bun.listen</code>. In brackets the 95 % interval, bootstrapped by run. A difference whose interval holds 1 is
 within the noise.</p>
 <p class="soft">${html(summary(report))}</p>
+${disturbance(report) && `<p class="worse">${html(disturbance(report))}</p>`}
 <h2>Ratios</h2>
 ${plot(report) || "<p>No ratio: Bun was not among the contestants, or alone.</p>"}
 <p class="soft">Filled circle: better than Bun. Filled diamond: worse. Hollow circle: within the noise.

@@ -1,6 +1,14 @@
 // The report for a terminal.
 
-import { bytes, type Cell, megabytes, type Report, ratioText, type TableRow } from "./analysis.ts"
+import {
+  bytes,
+  type Cell,
+  disturbance,
+  megabytes,
+  type Report,
+  ratioText,
+  type TableRow,
+} from "./analysis.ts"
 import { BASELINE } from "./matrix.ts"
 
 /** Marks a ratio whose interval does not hold 1; without a mark a difference is within the noise. */
@@ -14,7 +22,7 @@ export function reportText(report: Report): string {
     "",
     table(mainTable(report)),
     "",
-    runsLine(report),
+    [runsLine(report), disturbance(report)].join(" ").trimEnd(),
     "",
     "Requests per second (thousands), and who had no CPU left: s server, c client",
     table(rateTable(report)),

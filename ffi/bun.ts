@@ -2,7 +2,7 @@
  * Bun: the shim through bun:ffi, and what the hosts need of Bun's own loop. In the symbol table each parameter is
  * commented with its C declaration. bun:ffi compiles a call to about 2 ns, so a tick costs its system call and little else.
  */
-import { dlopen, FFIType, type Pointer, ptr, read, toArrayBuffer } from "bun:ffi"
+import { dlopen, FFIType, ptr, read, toArrayBuffer } from "bun:ffi"
 import { drainMicrotasks } from "bun:jsc"
 import { existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs"
 import { fileURLToPath } from "node:url"
@@ -95,9 +95,13 @@ function load(path: string): Native {
     abiVersion: s.ul_abi_version,
     open: (config) => s.ul_open(ptr(config)),
     close: s.ul_close,
-    region(ring) {
-      const base = s.ul_region(ring) as Pointer
-      return toArrayBuffer(base, 0, read.u32(base, abi.HEADER_TOTAL_BYTES))
+    region(ring, offset, length) {
+      const base = s.ul_region(ring)
+      if (base === null) throw new ShimError(`there is no ring ${ring} on this thread`)
+      if (offset + length > read.u32(base, abi.HEADER_TOTAL_BYTES)) {
+        throw new ShimError(`region ${offset} + ${length} lies outside of the mapping`)
+      }
+      return toArrayBuffer(base, offset, length)
     },
     tick: s.ul_tick,
     notify: s.ul_notify,

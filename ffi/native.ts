@@ -14,8 +14,11 @@ export interface Native {
   open(config: Uint8Array): number
   /** `-EBUSY` while operations are in flight. */
   close(ring: number): number
-  /** The shared mapping of a ring: `struct ul_header` first. It stays readable for the life of the process. */
-  region(ring: number): ArrayBuffer
+  /**
+   * Bytes [offset, offset + length) of a ring's shared mapping, which begins with `struct ul_header`. They stay readable for
+   * the life of the process.
+   */
+  region(ring: number, offset: number, length: number): ArrayBuffer
   /**
    * Hands over `count` commands. `waitNs` below 0: flush only. Otherwise harvests, having slept up to `waitNs`
    * nanoseconds unless there was something to report; returns the number of completions.

@@ -264,8 +264,9 @@ static int32_t connect_result(struct ul_ring *ring, int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) ? -errno : -error;
 }
 
-/* Receives once and emits; or finds nothing. */
-static void receive(struct epoll_engine *e, struct ul_ring *ring, struct descriptor *d, uint32_t index) {
+/* Receives once and emits, or finds nothing. Returns true when another receive would tell whether there is
+ * more. */
+static bool receive(struct epoll_engine *e, struct ul_ring *ring, struct descriptor *d, uint32_t index) {
   struct ul_slot *slot = &ring->slots[index];
   uint32_t offset = e->cursor, space = e->buffer_bytes - offset % e->buffer_bytes;
   ssize_t n = -ENOBUFS;
@@ -278,20 +279,21 @@ static void receive(struct epoll_engine *e, struct ul_ring *ring, struct descrip
   if (n == -EAGAIN)
     d->state &= ~(uint32_t)READABLE;
   if (n == -EAGAIN || n == -EINTR)
-    return;
-  bool multishot = n > 0 && (slot->flags & UL_C_MULTISHOT);
+    return false;
+  bool multishot = n > 0 && (slot->flags & UL_C_MULTISHOT), some = n > 0 && (uint32_t)n < space;
   if (n > 0) {
     e->cursor += (uint32_t)n;
     if (space - (uint32_t)n < e->buffer_bytes / BUFFER_REST)
       e->cursor += space - (uint32_t)n;
-    if ((uint32_t)n < space && !(d->state & EXACT))
-      d->state &= ~(uint32_t)READABLE;
     ring->header->bytes_received += (uint64_t)n;
   }
+  if (some && !(d->state & EXACT))
+    d->state &= ~(uint32_t)READABLE;
   if (!multishot)
     take_out(ring, &d->readers, index);
   ul_emit(ring, index, (int32_t)n, (multishot ? UL_F_MORE : 0) | (n > 0 ? UL_F_BUFFER : 0),
           n > 0 ? offset : 0);
+  return some;
 }
 
 /* ---- staging
@@ -431,12 +433,15 @@ static void run_writers(struct ul_ring *ring, struct descriptor *d, int fd) {
 }
 
 static void run_readers(struct epoll_engine *e, struct ul_ring *ring, struct descriptor *d, int fd) {
+  int receives = 0;
   while (d->readers.head && (d->state & READABLE) && ul_room(ring)) {
     uint32_t index = d->readers.head - 1;
     struct ul_slot *slot = &ring->slots[index];
     if (slot->op == UL_OP_RECV) {
-      receive(e, ring, d, index);
-      return; // one per turn
+      // One a turn, and after a short one another to find the socket empty or at its end.
+      if (receives++ == 2 || !receive(e, ring, d, index))
+        return;
+      continue;
     }
     int32_t result = try_accept(ring, d, fd);
     bool more = result >= 0 && (slot->flags & UL_C_MULTISHOT);

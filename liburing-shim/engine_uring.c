@@ -81,8 +81,10 @@ static void arm(struct uring_engine *e, struct ul_ring *ring, uint32_t index) {
 
 static void uring_stage(struct ul_ring *ring, const struct ul_command *command, struct ul_slot *slot) {
   struct uring_engine *e = ring->state;
+  // Asleep, only completion entries make the eventfd speak.
+  bool heard = ring->sleeping && !(slot->flags & UL_C_QUIET);
   if (slot->op == UL_OP_SEND)
-    slot->state = e->ring.features & UL_FEATURE_SKIP_SUCCESS ? SEND_AT_ONCE : SEND_BLOCKED;
+    slot->state = (e->ring.features & UL_FEATURE_SKIP_SUCCESS) && !heard ? SEND_AT_ONCE : SEND_BLOCKED;
   if (slot->op == UL_OP_SEND && !(slot->flags & UL_C_QUIET))
     e->urgent++;
   if (!ring_stage_common(&e->ring, ring, command))
@@ -193,7 +195,10 @@ static void retry(struct uring_engine *e, struct ul_ring *ring) {
   while (link) {
     uint32_t index = link - 1;
     link = ring->slots[index].link;
-    arm(e, ring, index);
+    if (ring->slots[index].cancelled)
+      ul_complete_later(ring, index, -ECANCELED); // the cancellation has found nothing in the ring
+    else
+      arm(e, ring, index);
   }
 }
 
@@ -213,6 +218,9 @@ static int uring_harvest(struct ul_ring *ring, double wait_ns) {
   e->urgent = 0;
   if (drain(e, ring) && ring_submitted(&e->ring))
     settle_sends(e, ring);
+  // Nobody enters for us while the eventfd is relied on.
+  if (!error && ring->sleeping && !ring_submitted(&e->ring))
+    error = ring_enter(&e->ring, ring, 0);
   ring->header->buffers_lent = e->buffers.finished_count;
   return error;
 }

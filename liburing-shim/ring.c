@@ -208,8 +208,10 @@ bool ring_stage_common(struct ring *r, struct ul_ring *ring, const struct ul_com
   struct io_uring_sqe *sqe;
   if (c->op == UL_OP_ACCEPT || c->op == UL_OP_RECV || c->op == UL_OP_SEND)
     return false;
-  if (!(sqe = ring_sqe(r, ring))) {
-    ul_complete_later(ring, c->slot, -EAGAIN);
+  // Slots above are the engine's own operations: a cancellation must not reach them.
+  bool unknown = c->op == UL_OP_CANCEL && c->offset >= ring->slot_capacity;
+  if (unknown || !(sqe = ring_sqe(r, ring))) {
+    ul_complete_later(ring, c->slot, unknown ? -ENOENT : -EAGAIN);
     return true;
   }
   union ring_scratch *scratch = ring_scratch_of(r, sqe);

@@ -72,7 +72,7 @@ static int check_config(struct ul_config *c) {
       {offsetof(struct ul_config, command_capacity), 4096, 8, 65536, false, "command_capacity"},
       {offsetof(struct ul_config, completion_capacity), 4096, 8, 65536, false, "completion_capacity"},
       {offsetof(struct ul_config, arena_bytes), 64u << 20, 1u << 20, 1u << 30, false, "arena_bytes"},
-      {offsetof(struct ul_config, buffer_count), 64, 1, 32768, true, "buffer_count"},
+      {offsetof(struct ul_config, buffer_count), 16, 1, 32768, true, "buffer_count"},
       {offsetof(struct ul_config, buffer_bytes), 65536, 64, 1u << 20, true, "buffer_bytes"},
   };
   for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
@@ -137,8 +137,8 @@ static int build(struct ul_ring *ring, struct ul_config *c) {
   struct rlimit limit = {0};
   getrlimit(RLIMIT_NOFILE, &limit);
   ring->fd_capacity = limit.rlim_max > FD_CAPACITY_MAX ? FD_CAPACITY_MAX : (uint32_t)limit.rlim_max;
-  // One place for each slot, and for the refusals of the ticks between two harvests.
-  ring->deferred_capacity = c->slot_capacity + 2 * c->command_capacity;
+  // For what is deferred already and what may still be: see ul_tick. Only refusals can exceed it.
+  ring->deferred_capacity = 2 * (c->slot_capacity + c->command_capacity);
   ring->slot_capacity = c->slot_capacity;
   ring->slots = map((size_t)c->slot_capacity * sizeof *ring->slots);
   ring->fds = map((size_t)ring->fd_capacity * sizeof *ring->fds);

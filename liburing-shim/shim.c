@@ -49,6 +49,11 @@ static void reject(struct ul_ring *ring, const struct ul_command *command, int e
 }
 
 static void emit_deferred(struct ul_ring *ring) {
+  // Begun anew when empty, so that the queue's memory is touched only as far as it was ever full.
+  if (ring->deferred_head == ring->deferred_tail) {
+    ring->deferred_head = ring->deferred_tail = 0;
+    return;
+  }
   while (ring->deferred_head != ring->deferred_tail && ul_room(ring)) {
     struct ul_deferred entry = ring->deferred[ring->deferred_head++ % ring->deferred_capacity];
     if (entry.held) {
@@ -59,6 +64,13 @@ static void emit_deferred(struct ul_ring *ring) {
       ring->header->completions++;
     }
   }
+}
+
+/* Asleep, the host looks only when the eventfd speaks, and what waits here no engine speaks of. */
+static void announce(struct ul_ring *ring) {
+  uint64_t one = 1;
+  ssize_t ignored = write(ring->event_fd, &one, sizeof one); // EAGAIN: it is readable already
+  (void)ignored;
 }
 
 /* ---- descriptors ---- */
@@ -177,8 +189,9 @@ int32_t ul_tick(uint32_t handle, uint32_t count, double wait_ns) {
   if (count > ring->header->command_capacity || wait_ns != wait_ns)
     return -EINVAL;
   struct ul_header *header = ring->header;
-  // Refusals that nobody has harvested yet take places in the queue; a tick must not run over it.
-  if (ring->deferred_tail - ring->deferred_head + count > ring->deferred_capacity)
+  // Refusals that nobody has harvested yet take places in the queue, and what is in flight may come to need
+  // one each; a tick must not run over it.
+  if (ring->deferred_tail - ring->deferred_head + count + header->in_flight > ring->deferred_capacity)
     return -EBUSY;
   header->ticks++;
   bool harvest = wait_ns >= 0;
@@ -192,13 +205,19 @@ int32_t ul_tick(uint32_t handle, uint32_t count, double wait_ns) {
     struct ul_command command = ring->commands[i];
     take(ring, &command);
   }
-  if (!harvest)
-    return ring->engine->flush(ring);
+  if (!harvest) {
+    int flushed = ring->engine->flush(ring);
+    if (ring->sleeping && ring->deferred_head != ring->deferred_tail)
+      announce(ring);
+    return flushed;
+  }
   emit_deferred(ring);
   if (wait_ns > 0)
     header->waits++;
   int error = ring->engine->harvest(ring, ring->completion_count ? 0 : wait_ns);
   emit_deferred(ring); // what the harvest itself found out, such as a failed continuation
+  if (ring->sleeping && !ul_room(ring))
+    announce(ring); // there may be more than fitted
   header->now_ms = ul_now_ms();
   return error < 0 && !ring->completion_count ? error : (int32_t)ring->completion_count;
 }

@@ -2,13 +2,14 @@
  * epoll_echo.c - the limit of readiness: the least that a server on epoll can cost.
  *
  * Shown here:
- *   - one receive and one send per event, no more: a receive that did not fill the buffer has taken all there
- * was, so nobody asks a second time to hear EAGAIN;
+ *   - one receive and one send per event, no more: a receive that did not fill the buffer has taken all
+ *     there was, so nobody asks a second time to hear EAGAIN;
  *   - level-triggered: what is left over is told again, and no loop per socket is needed;
  *   - the answer is sent straight from the receive buffer; only what the socket refuses is copied;
  *   - backpressure: while a rest waits, the socket is watched for writing alone, so a client that does not
- * read stops being read from;
- *   - one accept per event of the listener costs a system call per connection, so a batch is taken each time;
+ *     read stops being read from;
+ *   - one accept per event of the listener costs a system call per connection, so a batch is taken each
+ *     time;
  *   - the user data of epoll is the connection itself, and a connection is 24 bytes until it has a rest.
  *
  * Needs any Linux. Usage and common parts: serving.h.

@@ -1,9 +1,9 @@
 /*
  * gathering.c - many connections that do little.
  *
- * idle:  opens all of them a wave at a time with one request on each, then holds them for `seconds`. The
- * window is the holding; the server's memory is read before the first connection and at both ends of the
- * window. burst: opens all of them at once, one request on each; the window ends when the last is answered.
+ *   - idle: opens all of them a wave at a time with one request on each, then holds them for `seconds`. The
+ *     window is the holding; the server's memory is read before the first connection and at both its ends.
+ *   - burst: opens all of them at once, one request on each; the window ends with the last answer.
  */
 #include "loadgen.h"
 

@@ -88,7 +88,8 @@ void window_open(void); // clears the counters and reads the clocks
 void window_close(void);
 uint64_t now_ns(void);
 void report_print(void);
-int report_exit_status(void);
+int report_exit_status(void); // says on stderr what errors there were
+#define EXIT_WRONG 1          // a wrong byte or reply
 
 /*
  * The endless stream of bytes that a connection sends, and for echo also expects. Byte p of a connection is

@@ -12,7 +12,6 @@
 #include <string.h>
 
 #define SATURATED       0.9 // of one core
-#define EXIT_WRONG      1
 #define EXIT_NO_ANSWERS 3
 
 const char *const failure_names[FAIL_KINDS] = {"connect",     "reset",     "closed",

@@ -29,8 +29,12 @@ static void start(uint32_t outstanding) {
       live++;
     }
   }
-  if (live == 0)
+  if (live == 0) {
+    int status = report_exit_status(); // names the errors
+    if (status == EXIT_WRONG)
+      exit(status);
     fail("no connection could be opened");
+  }
 }
 
 static void stop(void) {

@@ -2,7 +2,7 @@
 //
 //   CONTESTANT=bun          Bun.listen
 //   CONTESTANT=uringloop    listen of src/index.ts; URINGLOOP_ENGINE and URINGLOOP_HOST choose engine and host
-//   STATS=1                 prints `stats {json}` of the reactor at the end (uringloop)
+//   STATS=1                 prints `stats {json}` of the reactor at the end (uringloop, hosted)
 
 /** What the servers need of a socket; Bun's own and ours both have it. */
 export interface ServedSocket<Data> {
@@ -43,10 +43,14 @@ async function serveOnUringloop<Data>(
 ): Promise<void> {
   // Only here, so that the server on Bun's loop maps nothing of ours.
   const { defaultReactor, listen } = await import("../../src/index.ts")
-  process.on("SIGTERM", () => {
-    if (process.env.STATS === "1") console.log(`stats ${JSON.stringify(defaultReactor().stats())}`)
-    process.exit(0)
-  })
+  const isOwned = process.env.URINGLOOP_HOST === "owned"
+  // A thread that blocks in the ring never runs Bun's signal handlers: there the signal's own effect ends it.
+  if (!isOwned) {
+    process.on("SIGTERM", () => {
+      if (process.env.STATS === "1") console.log(`stats ${JSON.stringify(defaultReactor().stats())}`)
+      process.exit(0)
+    })
+  }
   announce(listen<Data>({ hostname: HOSTNAME, port, socket }).port)
-  if (process.env.URINGLOOP_HOST === "owned") defaultReactor().run()
+  if (isOwned) defaultReactor().run()
 }

@@ -1,7 +1,8 @@
 /*
- * check.h - what the C tests share: one line per test and engine (`ok NAME/ENGINE` or `not ok NAME/ENGINE: why`), and a
- * client of the shim that behaves like the TypeScript side and checks on every tick what must hold for every engine:
- * completions belong to commands in flight, each command ends exactly once, and the counters agree.
+ * check.h - what the C tests share: one line per test and engine (`ok NAME/ENGINE` or `not ok NAME/ENGINE:
+ * why`), and a client of the shim that behaves like the TypeScript side and checks on every tick what must
+ * hold for every engine: completions belong to commands in flight, each command ends exactly once, and the
+ * counters agree.
  */
 #ifndef CHECK_H
 #define CHECK_H
@@ -31,7 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define MS 1e6        // nanoseconds
+#define MS       1e6  // nanoseconds
 #define PATIENCE 5000 // milliseconds that something which must happen may take
 
 static const char *const engine_names[] = {"", "uring", "poll", "epoll"};
@@ -54,16 +55,16 @@ static inline void check_fail(const char *file, int line, const char *format, ..
 }
 
 #define FAIL(...) check_fail(__FILE__, __LINE__, __VA_ARGS__)
-#define CHECK(condition)                                                                                             \
-  do {                                                                                                               \
-    if (!(condition))                                                                                                \
-      FAIL("%s", #condition);                                                                                        \
+#define CHECK(condition)                                                                                     \
+  do {                                                                                                       \
+    if (!(condition))                                                                                        \
+      FAIL("%s", #condition);                                                                                \
   } while (0)
-#define CHECK_EQ(got, expected)                                                                                      \
-  do {                                                                                                               \
-    long long got_ = (long long)(got), expected_ = (long long)(expected);                                            \
-    if (got_ != expected_)                                                                                           \
-      FAIL("%s is %lld, not %s (%lld)", #got, got_, #expected, expected_);                                           \
+#define CHECK_EQ(got, expected)                                                                              \
+  do {                                                                                                       \
+    long long got_ = (long long)(got), expected_ = (long long)(expected);                                    \
+    if (got_ != expected_)                                                                                   \
+      FAIL("%s is %lld, not %s (%lld)", #got, got_, #expected, expected_);                                   \
   } while (0)
 
 typedef void test_function(int engine);
@@ -87,7 +88,8 @@ static inline void run_on_all(const char *name, test_function *function) {
 }
 #define RUN(function) run_on_all(#function, function)
 
-/* ---- random numbers ---------------------------------------------------------------------------------------------- */
+/* ---- random numbers
+ * ---------------------------------------------------------------------------------------------- */
 
 static inline uint64_t random_next(uint64_t *seed) { // splitmix64
   uint64_t z = (*seed += 0x9e3779b97f4a7c15u);
@@ -99,7 +101,8 @@ static inline uint32_t random_below(uint64_t *seed, uint32_t bound) {
   return (uint32_t)(random_next(seed) % bound);
 }
 
-/* ---- a client ---------------------------------------------------------------------------------------------------- */
+/* ---- a client
+ * ---------------------------------------------------------------------------------------------------- */
 
 /* A completion as it was seen, with a copy of its bytes. */
 struct seen {
@@ -219,8 +222,8 @@ static inline int tick(struct client *c, double wait_ns) {
 }
 
 /* Stages a command in a free slot; returns the slot. */
-static inline uint32_t submit(struct client *c, uint8_t op, uint8_t flags, int fd, uint32_t offset, uint32_t length,
-                              uint64_t argument) {
+static inline uint32_t submit(struct client *c, uint8_t op, uint8_t flags, int fd, uint32_t offset,
+                              uint32_t length, uint64_t argument) {
   if (c->staged == c->header->command_capacity)
     tick(c, UL_WAIT_FLUSH);
   CHECK(c->live_count < c->header->slot_capacity);
@@ -320,7 +323,8 @@ static inline void shut(struct client *c) {
   free(c);
 }
 
-/* ---- sockets ----------------------------------------------------------------------------------------------------- */
+/* ---- sockets
+ * ----------------------------------------------------------------------------------------------------- */
 
 /* A connected pair: `ours` owned by the ring, `theirs` a plain descriptor of the test that does not block. */
 struct pair {

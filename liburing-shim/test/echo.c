@@ -1,11 +1,11 @@
 /*
- * echo.c - bytes come back as they were sent: many connections, random chunks, over socket pairs and TCP, with every
- * limit made small in turn and every optional feature switched off in turn.
+ * echo.c - bytes come back as they were sent: many connections, random chunks, over socket pairs and TCP,
+ * with every limit made small in turn and every optional feature switched off in turn.
  */
 #include "check.h"
 
 #define CONNECTIONS_MAX 64
-#define REGION 16384 // bytes of the arena per connection
+#define REGION          16384 // bytes of the arena per connection
 
 struct connection {
   struct pair pair;
@@ -42,7 +42,8 @@ static void go_on(struct client *c, struct echo *e, int i) {
     memcpy(c->arena + i * REGION, n->queue, length);
     memmove(n->queue, n->queue + length, n->queued - length);
     n->queued -= length;
-    n->send_slot = submit(c, UL_OP_SEND, i % 2 ? UL_C_QUIET : 0, n->pair.ours, (uint32_t)i * REGION, length, 0);
+    n->send_slot = submit(c, UL_OP_SEND, i % 2 ? UL_C_QUIET : 0, n->pair.ours, (uint32_t)i * REGION, length,
+                          0);
     n->sending = true;
     e->by_slot[n->send_slot] = i;
   }

@@ -4,7 +4,7 @@
  */
 import { invalidType, systemError, UringloopError } from "../errors.ts"
 import type { ReactorCore } from "../reactor/core.ts"
-import { Deadline } from "../reactor/deadlines.ts"
+import { Deadline, type DeadlineOwner } from "../reactor/deadlines.ts"
 import {
   ConnectionCore,
   DEADLINE_FIRST_FREE,
@@ -21,7 +21,6 @@ export const READ_QUEUE_HIGH = 256 * 1024
 const READ_QUEUE_LOW = 64 * 1024
 
 const DEADLINE_READ = DEADLINE_FIRST_FREE
-const DEADLINE_WRITE = DEADLINE_FIRST_FREE + 1
 const ETIMEDOUT = -110
 
 export interface WaitOptions {
@@ -37,12 +36,51 @@ interface ReadWaiter {
   signal: AbortSignal | undefined
 }
 
-/** A write that has not been taken whole yet. */
-interface WriteWaiter {
+/** A write that has not been taken whole yet, or a flush (no bytes). */
+class WriteWaiter implements DeadlineOwner {
   bytes: Uint8Array
-  resolve(): void
-  reject(error: unknown): void
-  signal: AbortSignal | undefined
+  private readonly connection: Connection
+  private readonly resolve: () => void
+  private readonly reject: (error: unknown) => void
+  private readonly signal: AbortSignal | undefined
+  private readonly deadline: Deadline | undefined
+  private readonly abort = () => {
+    this.settle(this.signal?.reason)
+    this.connection.giveUpWrite(this)
+  }
+
+  constructor(
+    connection: Connection,
+    bytes: Uint8Array,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+    resolve: () => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.connection = connection
+    this.bytes = bytes
+    this.signal = signal
+    this.resolve = resolve
+    this.reject = reject
+    if (timeoutMs !== undefined) {
+      this.deadline = new Deadline(this, 0)
+      connection.core.arm(this.deadline, timeoutMs)
+    }
+    signal?.addEventListener("abort", this.abort, { once: true })
+  }
+
+  onDeadline(): void {
+    this.settle(systemError(ETIMEDOUT, "write"))
+    this.connection.giveUpWrite(this)
+  }
+
+  /** Takes part in nothing any more; resolves, or rejects when there is an error. */
+  settle(error: unknown): void {
+    if (this.deadline !== undefined) this.connection.core.deadlines.clear(this.deadline)
+    this.signal?.removeEventListener("abort", this.abort)
+    if (error === undefined) this.resolve()
+    else this.reject(error)
+  }
 }
 
 export class Connection extends ConnectionCore implements AsyncIterable<Uint8Array> {
@@ -52,9 +90,8 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
   private unreadBytes = 0
   private reader: ReadWaiter | undefined
   private readDeadline: Deadline | undefined
-  /** Writes that wait for room, first in first out; the deadline is the first's. */
+  /** Writes that wait for room, first in first out. */
   private readonly writers: WriteWaiter[] = []
-  private writeDeadline: Deadline | undefined
   private failure: Error | undefined
   private closedResolvers: (() => void)[] | undefined
 
@@ -169,31 +206,28 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
     timeoutMs: number | undefined,
   ): Promise<void> {
     return new Promise((resolve, reject) => {
-      const waiter: WriteWaiter = { bytes, resolve, reject, signal }
-      this.writers.push(waiter)
+      this.writers.push(new WriteWaiter(this, bytes, signal, timeoutMs, resolve, reject))
       this.state |= FLUSH_AWAITED
-      if (timeoutMs !== undefined) {
-        this.writeDeadline ??= new Deadline(this, DEADLINE_WRITE)
-        if (!this.writeDeadline.isArmed) this.core.arm(this.writeDeadline, timeoutMs)
-      }
-      signal?.addEventListener(
-        "abort",
-        () => {
-          if (this.writers.includes(waiter)) this.fail(abortError(signal.reason))
-        },
-        { once: true },
-      )
     })
+  }
+
+  /** A write has been given up. What it has queued already leaves a hole: the connection ends. */
+  giveUpWrite(waiter: WriteWaiter): void {
+    const index = this.writers.indexOf(waiter)
+    if (index >= 0) this.writers.splice(index, 1)
+    this.fail(new UringloopError("CONNECTION_CLOSED", "a write was given up in the middle"))
   }
 
   /** Completes when everything written so far has been taken by the kernel. */
   async flush(): Promise<void> {
+    if (this.state & DETACHED) throw this.failure ?? closedError()
     if (this.pendingBytes === 0 && this.writers.length === 0) return
     await this.waitToWrite(new Uint8Array(0), undefined, undefined)
   }
 
   /** Ends our side once everything written has been sent; reading goes on. */
   async shutdown(): Promise<void> {
+    if (this.state & DETACHED) return
     await this.flush()
     this.endSending()
   }
@@ -263,8 +297,7 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
         if (waiter.bytes.length > 0) break
       } else if (this.pendingBytes > 0) break
       this.writers.shift()
-      if (this.writeDeadline !== undefined) this.core.deadlines.clear(this.writeDeadline)
-      waiter.resolve()
+      waiter.settle(undefined)
     }
     if (this.writers.length > 0) this.state |= FLUSH_AWAITED
   }
@@ -276,8 +309,7 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
     const reader = this.settleRead()
     if (error === undefined) reader?.resolve(undefined)
     else reader?.reject(error)
-    if (this.writeDeadline !== undefined) this.core.deadlines.clear(this.writeDeadline)
-    for (const waiter of this.writers.splice(0)) waiter.reject(error ?? closedError())
+    for (const waiter of this.writers.splice(0)) waiter.settle(error ?? closedError())
   }
 
   protected override onReleased(): void {
@@ -288,7 +320,6 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
 
   override onDeadline(kind: number): void {
     if (kind === DEADLINE_READ) this.settleRead()?.reject(systemError(ETIMEDOUT, "read"))
-    else if (kind === DEADLINE_WRITE) this.fail(systemError(ETIMEDOUT, "write"))
     else this.onCoreDeadline()
   }
 }
@@ -297,10 +328,6 @@ const done = Promise.resolve()
 
 function closedError(): UringloopError {
   return new UringloopError("CONNECTION_CLOSED", "the connection is closed, or its sending side has ended")
-}
-
-function abortError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error("aborted", { cause: reason })
 }
 
 function checkedSignal(options: WaitOptions): AbortSignal | undefined {

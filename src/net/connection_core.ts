@@ -15,7 +15,7 @@
  */
 import * as abi from "../../ffi/abi.ts"
 import { systemError, UringloopError } from "../errors.ts"
-import { MAX_BLOCK_BYTES } from "../reactor/arena.ts"
+import { MAX_BLOCK_BYTES, MIN_BLOCK_BYTES } from "../reactor/arena.ts"
 import type { DescriptorOwner, Flushable, OperationOwner, ReactorCore } from "../reactor/core.ts"
 import { Deadline, type DeadlineOwner } from "../reactor/deadlines.ts"
 import { Endpoint } from "./endpoint.ts"
@@ -125,7 +125,7 @@ export abstract class ConnectionCore
   // ---- receiving ----
 
   protected startReceiving(): void {
-    if (this.recvSlot >= 0 || this.state & (PAUSED | PEER_ENDED | END_HELD | ABANDONED | CLOSE_ASKED)) return
+    if (this.recvSlot >= 0 || this.state & (PAUSED | PEER_ENDED | END_HELD | DETACHED)) return
     const slot = this.core.submit(abi.OP_RECV, abi.C_MULTISHOT, this.descriptor, KIND_RECV, this, 0, 0)
     if (slot < 0) this.fail(new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight"))
     this.recvSlot = slot
@@ -235,7 +235,8 @@ export abstract class ConnectionCore
     const count = this.reserve(length < room ? length : room)
     if (count > 0) {
       const part = count === source.length ? source : source.subarray(start, start + count)
-      this.core.arenaBytes.set(part, this.queueBlock + this.queueLength)
+      const memory = this.core.memory
+      memory.pieceOf(this.queueBlock).set(part, memory.startOf(this.queueBlock) + this.queueLength)
       this.queued(count)
     }
     if (count < length) this.state |= WANTS_DRAIN
@@ -246,7 +247,9 @@ export abstract class ConnectionCore
   protected queueText(text: string): number {
     const most = text.length * 3
     if (most > SEND_QUEUE_LIMIT - this.queueLength || this.reserve(most) < most) return -1
-    const count = this.core.arenaBytes.utf8Write(text, this.queueBlock + this.queueLength, most)
+    const memory = this.core.memory
+    const start = memory.startOf(this.queueBlock) + this.queueLength
+    const count = memory.pieceOf(this.queueBlock).utf8Write(text, start, most)
     this.queued(count)
     return count
   }
@@ -263,18 +266,34 @@ export abstract class ConnectionCore
     const needed = this.queueLength + length
     if (length <= 0) return 0
     if (this.queueBlock !== NO_BLOCK && needed <= arena.capacityOf(this.queueBlock)) return length
-    const block = arena.alloc(needed)
-    if (block < 0) {
-      if ((this.state & STARVED) === 0) this.core.waitForMemory(this)
-      this.state |= STARVED
+    const block = this.allocate(needed)
+    if (block < 0)
       return this.queueBlock === NO_BLOCK ? 0 : arena.capacityOf(this.queueBlock) - this.queueLength
-    }
+    const room = arena.capacityOf(block) - this.queueLength
     if (this.queueBlock !== NO_BLOCK) {
-      this.core.arenaBytes.copyWithin(block, this.queueBlock, this.queueBlock + this.queueLength)
+      const memory = this.core.memory
+      const start = memory.startOf(this.queueBlock)
+      const queued = memory.pieceOf(this.queueBlock).subarray(start, start + this.queueLength)
+      memory.pieceOf(block).set(queued, memory.startOf(block))
       arena.free(this.queueBlock)
     }
     this.queueBlock = block
-    return length
+    return room < length ? room : length
+  }
+
+  /** A block for `needed` bytes; when memory is short, a smaller one that still is larger than the queue; else -1. */
+  private allocate(needed: number): number {
+    const arena = this.core.arena
+    const block = arena.alloc(needed)
+    if (block >= 0) return block
+    if ((this.state & STARVED) === 0) this.core.waitForMemory(this)
+    this.state |= STARVED
+    const held = this.queueBlock === NO_BLOCK ? 0 : arena.capacityOf(this.queueBlock)
+    for (let size = MAX_BLOCK_BYTES / 2; size > held && size >= MIN_BLOCK_BYTES; size /= 2) {
+      const smaller = size < needed ? arena.alloc(size) : -1
+      if (smaller >= 0) return smaller
+    }
+    return -1
   }
 
   protected markDirty(): void {

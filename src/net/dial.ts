@@ -96,9 +96,10 @@ class Attempt<T> implements OperationOwner, DescriptorOwner, DeadlineOwner {
       this.reject = reject
     })
     this.deadline = new Deadline(this, 0)
+    if (core.isFull) throw new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight")
     this.block = core.arena.alloc(record.length)
     if (this.block < 0) throw new UringloopError("LIMIT_SEND_MEMORY", "the send arena is full")
-    core.arenaBytes.set(record, this.block)
+    core.memory.pieceOf(this.block).set(record, core.memory.startOf(this.block))
     this.fd = core.native.socket(core.ring, familyOf(record))
     if (this.fd < 0) {
       core.arena.free(this.block)
@@ -107,11 +108,6 @@ class Attempt<T> implements OperationOwner, DescriptorOwner, DeadlineOwner {
     core.native.setOption(core.ring, this.fd, abi.O_NO_DELAY, 1)
     core.adoptOwner(this.fd, this)
     this.slot = core.submit(abi.OP_CONNECT, 0, this.fd, KIND_CONNECT, this, this.block, 0)
-    if (this.slot < 0) {
-      core.arena.free(this.block)
-      core.discard(this.fd)
-      throw new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight")
-    }
     if (timeoutMs !== Number.POSITIVE_INFINITY) core.arm(this.deadline, timeoutMs)
     signal?.addEventListener("abort", this.abort, { once: true })
   }

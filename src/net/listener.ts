@@ -245,13 +245,15 @@ export function borrowOption(options: { borrow?: boolean } | undefined): boolean
   return borrow === true
 }
 
+/** An `accept()` that waits: settled once. */
+interface AcceptWaiter {
+  settle(connection: Connection | undefined, error: Error | undefined): void
+}
+
 /** A listener whose connections are asked for. */
 export class Listener extends ListenerCore implements AsyncIterable<Connection> {
   private readonly queue: Connection[] = []
-  private readonly waiters: {
-    resolve(connection: Connection | undefined): void
-    reject(error: unknown): void
-  }[] = []
+  private readonly waiters: AcceptWaiter[] = []
   private failure: Error | undefined
 
   constructor(core: ReactorCore, options: ListenAddressOptions) {
@@ -276,18 +278,19 @@ export class Listener extends ListenerCore implements AsyncIterable<Connection> 
     if (this.failure !== undefined) return Promise.reject(this.failure)
     if (this.stopped) return Promise.resolve(undefined)
     return new Promise((resolve, reject) => {
-      const waiter = { resolve, reject }
-      this.waiters.push(waiter)
-      signal?.addEventListener(
-        "abort",
-        () => {
-          const index = this.waiters.indexOf(waiter)
-          if (index < 0) return
-          this.waiters.splice(index, 1)
-          reject(signal.reason)
+      const abort = () => {
+        this.waiters.splice(this.waiters.indexOf(waiter), 1)
+        reject(signal?.reason)
+      }
+      const waiter: AcceptWaiter = {
+        settle(connection, error) {
+          signal?.removeEventListener("abort", abort)
+          if (error === undefined) resolve(connection)
+          else reject(error)
         },
-        { once: true },
-      )
+      }
+      this.waiters.push(waiter)
+      signal?.addEventListener("abort", abort, { once: true })
     })
   }
 
@@ -299,16 +302,13 @@ export class Listener extends ListenerCore implements AsyncIterable<Connection> 
     }
     this.core.deliveries++
     const waiter = this.waiters.shift()
-    if (waiter !== undefined) waiter.resolve(connection)
+    if (waiter !== undefined) waiter.settle(connection, undefined)
     else if (this.queue.push(connection) >= ACCEPT_QUEUE_LIMIT) this.pauseAccepting()
   }
 
   protected override onStopped(error: Error | undefined): void {
     this.failure = error
-    for (const waiter of this.waiters.splice(0)) {
-      if (error === undefined) waiter.resolve(undefined)
-      else waiter.reject(error)
-    }
+    for (const waiter of this.waiters.splice(0)) waiter.settle(undefined, error)
     for (const connection of this.queue.splice(0)) connection.abandon()
   }
 

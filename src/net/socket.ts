@@ -40,10 +40,10 @@ export class Socket<Data = undefined> extends ConnectionCore {
     this.listener = listener
   }
 
-  /** Receiving starts, and the program hears of it. For listeners and dials. */
+  /** The program hears of it, and receiving starts. For listeners and dials. */
   opened(): void {
-    this.startReceiving()
     if (this.handlers.open !== undefined) this.call(this.handlers.open, undefined)
+    this.startReceiving()
   }
 
   /** 1 open, -1 closed, as in Bun. */

@@ -234,9 +234,12 @@ export class ReactorOperations extends ReactorCore {
     bytes: Uint8Array,
     options: OperationOptions,
   ): Promise<Outcome> {
+    // Before the arena is touched: a closed reactor's memory may belong to another by now.
+    const refusal = this.refusal(op, fd, options)
+    if (refusal !== undefined) return Promise.reject(refusal)
     const block = this.arena.alloc(bytes.length)
     if (block < 0) return Promise.reject(new UringloopError("LIMIT_SEND_MEMORY", "the send arena is full"))
-    this.arenaBytes.set(bytes, block)
+    this.memory.pieceOf(block).set(bytes, this.memory.startOf(block))
     return this.start(op, name, fd, block, op === abi.OP_SEND ? bytes.length : 0, options, block)
   }
 
@@ -281,6 +284,6 @@ export class ReactorOperations extends ReactorCore {
 function limitOperations(core: ReactorCore): UringloopError {
   return new UringloopError(
     "LIMIT_OPERATIONS",
-    `${core.slots.capacity} operations are in flight (maxOperations)`,
+    `${core.maxOperations} operations are in flight (maxOperations)`,
   )
 }

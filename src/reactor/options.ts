@@ -16,7 +16,7 @@ export interface ReactorOptions {
   maxOperations?: number
   /** Memory for bytes on their way out, a multiple of 1 MiB. Touched as needed. Default 64 MiB. */
   sendArenaBytes?: number
-  /** Receive buffers, a power of two. Default 64. */
+  /** Receive buffers, a power of two. Default 16: as much as stays in a core's cache. */
   receiveBuffers?: number
   /** Bytes of each receive buffer, a power of two; the largest chunk a read gives. Default 65,536. */
   receiveBufferBytes?: number
@@ -24,7 +24,7 @@ export interface ReactorOptions {
   submissionEntries?: number
   /** Entries of the ring's completion queue, a power of two. Default 16,384. */
   completionEntries?: number
-  /** Hosted: longest stay in the ring before the runtime's loop gets a turn, microseconds. Default 250. */
+  /** Hosted: longest stay in the ring before the runtime's loop gets a turn, microseconds. Default 1000. */
   stayMicroseconds?: number
   /** Kernel features not to use, for experiments. */
   disable?: FeatureName[]
@@ -65,13 +65,15 @@ const KNOWN = new Set([
 ])
 
 const MIB = 1024 * 1024
-const DEFAULT_STAY_US = 250
+const DEFAULT_OPERATIONS = 1_048_576
+const DEFAULT_STAY_US = 1000
 
 /** Options with every choice made. */
 export interface Settings {
   engine: EngineName | "auto"
   host: HostName
   stayNs: number
+  maxOperations: number
   /** A `struct ul_config` but for the engine. */
   config: Uint8Array
 }
@@ -102,7 +104,14 @@ export function settle(options: ReactorOptions): Settings {
     if (step === "mib" && value % MIB !== 0) throw outOfRange(name, "a multiple of 1048576 (1 MiB)", value)
     view.setUint32(offset, value, true)
   }
-  put(abi.CONFIG_SLOT_CAPACITY, "maxOperations", options.maxOperations, 16, abi.MAX_SLOTS, "any")
+  const maxOperations = integerOption(
+    "maxOperations",
+    options.maxOperations ?? DEFAULT_OPERATIONS,
+    16,
+    abi.MAX_SLOTS / 2,
+  )
+  // Each of them may have to be cancelled while all are in flight.
+  view.setUint32(abi.CONFIG_SLOT_CAPACITY, 2 * maxOperations, true)
   put(abi.CONFIG_ARENA_BYTES, "sendArenaBytes", options.sendArenaBytes, MIB, 1024 * MIB, "mib")
   put(abi.CONFIG_BUFFER_COUNT, "receiveBuffers", options.receiveBuffers, 1, 32768, "power")
   put(abi.CONFIG_BUFFER_BYTES, "receiveBufferBytes", options.receiveBufferBytes, 64, MIB, "power")
@@ -115,6 +124,7 @@ export function settle(options: ReactorOptions): Settings {
   }
   view.setUint32(abi.CONFIG_DISABLE, disable, true)
   return {
+    maxOperations,
     engine: choice("engine", options.engine, "URINGLOOP_ENGINE", ["auto", "uring", "poll", "epoll"], "auto"),
     host: choice("host", options.host, "URINGLOOP_HOST", ["hosted", "owned"], "hosted"),
     stayNs: integerOption("stayMicroseconds", options.stayMicroseconds ?? DEFAULT_STAY_US, 0, 1000) * 1000,

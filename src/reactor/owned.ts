@@ -34,7 +34,8 @@ export class OwnedHost implements Host {
     try {
       core.loop.drainMicrotasks()
       while (!core.isClosed && (until === undefined ? core.hasHolds : !settled)) {
-        if (!core.hasPending && !core.hasWork && core.slots.inFlight === 0) {
+        const isIdle = core.slots.inFlight === 0 && !core.hasWork
+        if (isIdle && core.isOpen && core.deadlines.armed === 0) {
           throw new UringloopError(
             "ERR_INVALID_STATE",
             "run(): nothing is in flight, so nothing can happen any more",

@@ -105,30 +105,33 @@ onReactor("text is written as UTF-8, lone surrogates and all", async (r) => {
   listener.close()
 })
 
-onReactor("received chunks are the program's own: nothing is written into them later", async (r, { seed }) => {
-  const kept: Buffer[] = []
-  const done = signal()
-  const listener = r.listen({
-    hostname: "127.0.0.1",
-    port: 0,
-    socket: {
-      data: (_, chunk) => void kept.push(chunk),
-      close: () => done.resolve(),
-    },
-  })
-  const client = await r.connect({ hostname: "127.0.0.1", port: listener.port! })
-  const total = 8_000_000
-  for (let sent = 0; sent < total; sent += 50_000) await client.write(pattern(seed, sent, 50_000))
-  await client.close()
-  await done.promise
-  const check = new StreamCheck(seed)
-  for (const chunk of kept) {
-    expect(chunk.byteOffset).toBe(0)
-    check.take(chunk)
-  }
-  check.expect(total)
-  listener.stop()
-})
+onReactor(
+  "received chunks are the program's own: nothing is written into them later",
+  async (r, { seed }) => {
+    const kept: Buffer[] = []
+    const done = signal()
+    const listener = r.listen({
+      hostname: "127.0.0.1",
+      port: 0,
+      socket: {
+        data: (_, chunk) => void kept.push(chunk),
+        close: () => done.resolve(),
+      },
+    })
+    const client = await r.connect({ hostname: "127.0.0.1", port: listener.port! })
+    const total = 8_000_000
+    for (let sent = 0; sent < total; sent += 50_000) await client.write(pattern(seed, sent, 50_000))
+    await client.close()
+    await done.promise
+    const check = new StreamCheck(seed)
+    for (const chunk of kept) {
+      expect(chunk.byteOffset).toBe(0)
+      check.take(chunk)
+    }
+    check.expect(total)
+    listener.stop()
+  },
+)
 
 onReactor("borrowed chunks hold the right bytes while the handler runs", async (r, { seed }) => {
   const check = new StreamCheck(seed)

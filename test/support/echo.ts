@@ -75,7 +75,12 @@ export async function serveEcho(listener: AsyncIterable<Connection>): Promise<vo
 }
 
 /** Sends `total` bytes of the stream `seed` in random chunks, and checks that they come back, and then the end. */
-export async function checkEcho(connection: Connection, random: Random, seed: number, total: number): Promise<void> {
+export async function checkEcho(
+  connection: Connection,
+  random: Random,
+  seed: number,
+  total: number,
+): Promise<void> {
   const check = new StreamCheck(seed)
   const sending = (async () => {
     for (let sent = 0; sent < total; ) {

@@ -9,7 +9,13 @@ import { expect, test } from "bun:test"
 import { readdirSync, readlinkSync } from "node:fs"
 import { loadShim } from "../../ffi/bun.ts"
 import type { Native } from "../../ffi/native.ts"
-import { type EngineName, type HostName, Reactor, type ReactorOptions, type ReactorStats } from "../../src/index.ts"
+import {
+  type EngineName,
+  type HostName,
+  Reactor,
+  type ReactorOptions,
+  type ReactorStats,
+} from "../../src/index.ts"
 import { Deadline } from "../../src/reactor/deadlines.ts"
 import { killPeers } from "./peers.ts"
 import { Random } from "./random.ts"
@@ -86,7 +92,12 @@ export async function closeReactor(reactor: Reactor): Promise<void> {
 }
 
 /** Awaits a promise in whatever way the host wants, for at most `limitMs`. */
-export async function drive<T>(reactor: Reactor, promise: Promise<T>, limitMs: number, what: string): Promise<T> {
+export async function drive<T>(
+  reactor: Reactor,
+  promise: Promise<T>,
+  limitMs: number,
+  what: string,
+): Promise<T> {
   const stuck = () => new Error(`${what} is stuck after ${limitMs} ms: ${describe(reactor)}`)
   let giveUp: (() => void) | undefined
   const limit = new Promise<never>((_, reject) => {
@@ -214,7 +225,9 @@ async function checkDescriptors(before: Map<number, string>): Promise<void> {
   let left: string[] = []
   // A ring lets go of its files, and Bun of its children's pipes, a moment after the last reference.
   for (let attempt = 0; attempt < 200; attempt++) {
-    left = [...openDescriptors()].filter(([fd, what]) => before.get(fd) !== what).map(([fd, what]) => `${fd} ${what}`)
+    left = [...openDescriptors()]
+      .filter(([fd, what]) => before.get(fd) !== what)
+      .map(([fd, what]) => `${fd} ${what}`)
     if (left.length === 0) return
     await Bun.sleep(10)
   }
@@ -241,7 +254,12 @@ export function pause(reactor: Reactor, ms: number): Promise<void> {
 }
 
 /** Waits until `condition` holds. */
-export async function until(reactor: Reactor, what: string, condition: () => boolean, limitMs = 9_000): Promise<void> {
+export async function until(
+  reactor: Reactor,
+  what: string,
+  condition: () => boolean,
+  limitMs = 9_000,
+): Promise<void> {
   const ends = performance.now() + limitMs
   while (!condition()) {
     if (performance.now() > ends) throw new Error(`waited ${limitMs} ms in vain: ${what}`)
@@ -250,7 +268,9 @@ export async function until(reactor: Reactor, what: string, condition: () => boo
 }
 
 /** The error that a promise rejects with. (Bun's `expect().rejects` turns Bun's loop, which an owned host does not.) */
-export async function rejection(promise: Promise<unknown>): Promise<Error & { code?: string; syscall?: string }> {
+export async function rejection(
+  promise: Promise<unknown>,
+): Promise<Error & { code?: string; syscall?: string }> {
   let value: unknown
   try {
     value = await promise

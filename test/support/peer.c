@@ -298,7 +298,7 @@ static const struct {
 static const struct {
   const char *name;
   long *value;
-} settings[] = {{"count", &count}, {"bytes", &bytes},  {"wait", &wait_bytes},    {"delay", &delay},
+} settings[] = {{"count", &count}, {"bytes", &bytes}, {"wait", &wait_bytes},   {"delay", &delay},
                 {"chunk", &chunk}, {"total", &total}, {"parallel", &parallel}, {"seed", &seed}};
 
 int main(int argc, char **argv) {

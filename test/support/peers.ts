@@ -22,7 +22,17 @@ export function peerBinary(): string {
   if (!existsSync(path)) {
     mkdirSync(folder, { recursive: true })
     const fresh = `${path}.${process.pid}`
-    const built = Bun.spawnSync(["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-o", fresh, SOURCE])
+    const built = Bun.spawnSync([
+      "gcc",
+      "-std=gnu11",
+      "-O2",
+      "-Wall",
+      "-Wextra",
+      "-Werror",
+      "-o",
+      fresh,
+      SOURCE,
+    ])
     if (built.exitCode !== 0) throw new Error(`peer.c does not compile: ${built.stderr}`)
     renameSync(fresh, path)
   }
@@ -36,7 +46,11 @@ export class Peer {
 
   constructor(args: string[]) {
     this.folder = mkdtempSync(join(tmpdir(), "uringloop-peer-"))
-    this.child = Bun.spawn([peerBinary(), this.file, ...args], { stdin: "ignore", stdout: "ignore", stderr: "inherit" })
+    this.child = Bun.spawn([peerBinary(), this.file, ...args], {
+      stdin: "ignore",
+      stdout: "ignore",
+      stderr: "inherit",
+    })
     running.push(this)
   }
 
@@ -59,7 +73,11 @@ export class Peer {
 
 /** Starts the peer in one of its modes (peer.c lists them) against 127.0.0.1:port. */
 export function startPeer(mode: string, port: number, settings: Record<string, number> = {}): Peer {
-  return new Peer([mode, String(port), ...Object.entries(settings).map(([name, value]) => `${name}=${value}`)])
+  return new Peer([
+    mode,
+    String(port),
+    ...Object.entries(settings).map(([name, value]) => `${name}=${value}`),
+  ])
 }
 
 /** Ends all peers of the test that has just run. */
