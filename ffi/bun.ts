@@ -195,18 +195,39 @@ class StreamWatch implements EventWatch {
   }
 }
 
-/** Among this process's epoll instances, the one that watches `eventFd` (proc(5), /proc/pid/fdinfo). */
+/**
+ * Among this process's epoll instances, the one that watches the eventfd (proc(5), /proc/pid/fdinfo). Bun watches a duplicate
+ * of the descriptor, so the eventfd is known by its id.
+ */
 function loopDescriptor(eventFd: number): number {
   try {
-    for (const name of readdirSync("/proc/self/fd")) {
+    const id = eventId(String(eventFd))
+    if (id === undefined) return -1
+    const names = readdirSync("/proc/self/fd")
+    const watched = new Set(names.filter((name) => eventId(name) === id))
+    for (const name of names) {
       if (!isEpoll(name)) continue
-      const watched = readFileSync(`/proc/self/fdinfo/${name}`, "latin1")
-      if (new RegExp(`^tfd:\\s*${eventFd}\\s`, "m").test(watched)) return Number(name)
+      for (const [, target] of fdInfo(name).matchAll(/^tfd:\s*(\d+)/gm)) {
+        if (watched.has(target)) return Number(name)
+      }
     }
   } catch {
     // No /proc: the caller goes without.
   }
   return -1
+}
+
+function fdInfo(name: string): string {
+  try {
+    return readFileSync(`/proc/self/fdinfo/${name}`, "latin1")
+  } catch {
+    return "" // the descriptor of the directory listing itself
+  }
+}
+
+/** Which eventfd a descriptor is, if it is one. */
+function eventId(name: string): string | undefined {
+  return /^eventfd-id:\s*(\d+)/m.exec(fdInfo(name))?.[1]
 }
 
 function isEpoll(name: string): boolean {

@@ -81,6 +81,7 @@ export class HostedHost implements Host {
 
   private turn(): void {
     const core = this.core
+    if (core.isClosed) return
     const stayNs = this.stayNs
     const sleepNs = this.isBusy ? stayNs * BUSY_WAIT_STAYS : stayNs
     let waitNs = this.mayStay ? sleepNs : 0

@@ -44,7 +44,7 @@ onReactor("reactor.close() under load", async (r, { seed }) => {
   await until(r, "traffic", () => r.stats().bytesReceived > 5_000_000)
   await r.close()
   expect(r.isClosed).toBe(true)
-  await peer.kill()
+  peer.kill()
 })
 
 onReactor("reactor.close() ends connections in every state, and settles all who wait", async (r) => {

@@ -106,7 +106,7 @@ onReactor(
     await big
     await Promise.all(writes)
     await client.close()
-    await hold.kill()
+    hold.kill()
     listener.close()
   },
   { reactor: { sendArenaBytes: 1024 * 1024 } },
