@@ -22,6 +22,9 @@ import { Endpoint } from "./endpoint.ts"
 
 /** Bytes that a connection holds for a peer that does not read, at most: the queue, and as much again in flight. */
 export const SEND_QUEUE_LIMIT = MAX_BLOCK_BYTES
+/** Largest block of one connection once half of the send arena is in use, and once three quarters are. */
+const SCARCE_BLOCK_BYTES = 64 * 1024
+const LAST_BLOCK_BYTES = 16 * 1024
 /** A closed connection goes on sending what was written before, as long as the peer takes something this often. */
 export const CLOSE_LINGER_MS = 60_000
 
@@ -284,16 +287,25 @@ export abstract class ConnectionCore
   /** A block for `needed` bytes; when memory is short, a smaller one that still is larger than the queue; else -1. */
   private allocate(needed: number): number {
     const arena = this.core.arena
-    const block = arena.alloc(needed)
-    if (block >= 0) return block
+    const held = this.queueBlock === NO_BLOCK ? 0 : arena.capacityOf(this.queueBlock)
+    let size = Math.max(Math.min(needed, this.fairShare()), MIN_BLOCK_BYTES)
+    if (size <= held) return -1
+    while (size > held && size >= MIN_BLOCK_BYTES) {
+      const block = arena.alloc(size)
+      if (block >= 0) return block
+      size >>= 1
+    }
     if ((this.state & STARVED) === 0) this.core.waitForMemory(this)
     this.state |= STARVED
-    const held = this.queueBlock === NO_BLOCK ? 0 : arena.capacityOf(this.queueBlock)
-    for (let size = MAX_BLOCK_BYTES / 2; size > held && size >= MIN_BLOCK_BYTES; size /= 2) {
-      const smaller = size < needed ? arena.alloc(size) : -1
-      if (smaller >= 0) return smaller
-    }
     return -1
+  }
+
+  /** Largest block to ask for: peers that do not read must not take the memory that the others need to go on. */
+  private fairShare(): number {
+    const arena = this.core.arena
+    const free = arena.freeBytes
+    if (free > arena.sizeBytes / 2) return MAX_BLOCK_BYTES
+    return free > arena.sizeBytes / 4 ? SCARCE_BLOCK_BYTES : LAST_BLOCK_BYTES
   }
 
   protected markDirty(): void {
