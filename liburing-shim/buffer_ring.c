@@ -54,6 +54,7 @@ void buffer_ring_close(struct buffer_ring *b, struct ring *r) {
   }
   free(b->used);
   free(b->finished);
+  *b = (struct buffer_ring){0};
 }
 
 uint32_t buffer_ring_take(struct buffer_ring *b, const struct io_uring_cqe *cqe) {

@@ -28,8 +28,8 @@
 struct ul_slot {
   uint32_t generation;
   int32_t fd;
-  uint32_t offset;   // SEND, CONNECT: in the arena
-  uint32_t length;   // SEND: bytes; POLL: mask
+  uint32_t offset;   // SEND, CONNECT: in the arena; CANCEL: target slot; TIMEOUT: low half of the nanoseconds
+  uint32_t length;   // SEND: bytes; POLL: mask; CANCEL: target generation; TIMEOUT: high half
   uint32_t done;     // SEND: bytes the kernel has taken
   uint32_t link;     // engine: next slot in a list of its own, or 0 where it keeps none
   uint8_t op;        // enum ul_op
@@ -40,7 +40,7 @@ struct ul_slot {
 
 /* A descriptor as the ring knows it. */
 struct ul_fd {
-  uint16_t ops;   // operations in flight on it
+  uint16_t ops;   // operations in flight on the number, whoever owned it when they began
   uint8_t owned;  // opened or accepted by this ring, and not closed yet
   uint8_t family; // AF_*, of owned sockets
 };
@@ -78,8 +78,8 @@ struct ul_engine {
   const char *name;
   /* Returns 0, or -errno with config->error_step and config->reason filled in. */
   int (*open)(struct ul_ring *ring, struct ul_config *config);
-  /* Takes one valid command; its slot is filled in. */
-  void (*stage)(struct ul_ring *ring, const struct ul_command *command, struct ul_slot *slot);
+  /* Takes one valid command: its slot says all there is to know. */
+  void (*stage)(struct ul_ring *ring, uint32_t slot);
   /* Hands what is staged to the kernel. Returns 0 or -errno. */
   int (*flush)(struct ul_ring *ring);
   /* Flushes, sleeps up to wait_ns (0: not at all; infinity allowed) unless there is something to report, and
@@ -96,9 +96,17 @@ struct ul_engine {
 
 extern const struct ul_engine ul_engine_uring, ul_engine_poll, ul_engine_epoll;
 
+#define UL_NEVER UINT64_MAX // of CLOCK_MONOTONIC, nanoseconds
+
 /* shim.c, rings.c */
 static inline bool ul_room(const struct ul_ring *ring) {
   return ring->completion_count < ring->header->completion_capacity;
+}
+static inline bool ul_has_deferred(const struct ul_ring *ring) {
+  return ring->deferred_head != ring->deferred_tail;
+}
+static inline uint64_t ul_timeout_ns(const struct ul_slot *slot) {
+  return (uint64_t)slot->length << 32 | slot->offset;
 }
 /* Writes one completion; without UL_F_MORE it ends the slot. Needs ul_room. */
 void ul_emit(struct ul_ring *ring, uint32_t slot, int32_t result, uint32_t flags, uint32_t buffer_offset);
@@ -114,7 +122,10 @@ bool ul_owned(const struct ul_ring *ring, int fd);
 struct ul_ring *ul_ring_of(uint32_t handle);
 /* Fills config->reason and error_step; returns -error. */
 int ul_fail(struct ul_config *config, enum ul_open_step step, int error, const char *what);
+uint64_t ul_now_ns(void); // CLOCK_MONOTONIC
 double ul_now_ms(void);
+/* Makes an eventfd readable. */
+void ul_signal(int event_fd);
 
 /* socket.c */
 /* Converts; returns the length of the sockaddr, or 0 when the address is not valid. */

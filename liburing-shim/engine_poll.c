@@ -24,7 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum step { STEP_WAIT = 1, STEP_ACT = 2 };
+enum step { STEP_NONE = 0, STEP_WAIT = 1, STEP_ACT = 2 }; // NONE: an operation that has no steps
 
 #define ACCEPT_DONTWAIT (1u << 1) // io_uring_sqe.ioprio, 6.10
 #define ACCEPT_BATCH    8         // accepts per step
@@ -38,17 +38,9 @@ struct poll_engine {
   bool accept_dontwait;
   uint32_t steps; // staged since the last enter
   uint32_t acts;  // of these, the ones that complete at once
-  uint32_t
-      retry; // first of the slots whose next step found no submission entry; 0: none (links are slot + 1)
 };
 
-/* ---- staging
- * ----------------------------------------------------------------------------------------------------- */
-
-static void keep_for_retry(struct poll_engine *e, struct ul_ring *ring, uint32_t index) {
-  ring->slots[index].link = e->retry;
-  e->retry = index + 1;
-}
+/* ---- staging ---- */
 
 static void prepare_wait(struct io_uring_sqe *sqe, const struct ul_slot *slot) {
   bool out = slot->op == UL_OP_SEND;
@@ -83,16 +75,18 @@ static void arm(struct poll_engine *e, struct ul_ring *ring, uint32_t index) {
       e->accept_dontwait)
     count = ACCEPT_BATCH;
   for (uint32_t i = 0; i < count && (!i || io_uring_sq_space_left(&e->ring.uring)); i++) {
-    struct io_uring_sqe *sqe = ring_sqe(&e->ring, ring);
-    if (!sqe) {
-      keep_for_retry(e, ring, index); // only ever the first of a batch
+    struct io_uring_sqe *sqe = ring_sqe_for(&e->ring, ring, index);
+    if (!sqe) { // only ever the first of a batch
+      if (slot->op == UL_OP_RECV && slot->state == STEP_ACT)
+        e->free_buffers[e->free_count++] = (uint16_t)slot->done;
       return;
     }
     if (slot->state == STEP_WAIT)
       prepare_wait(sqe, slot);
-    else
+    else if (slot->state == STEP_ACT)
       prepare_act(e, ring, sqe, slot);
-    sqe->user_data = ring_user_data(index, slot->generation);
+    else
+      ring_prepare(&e->ring, ring, sqe, slot);
   }
   e->steps++;
   e->acts += slot->state == STEP_ACT;
@@ -117,18 +111,21 @@ static void step(struct poll_engine *e, struct ul_ring *ring, uint32_t index, en
   arm(e, ring, index);
 }
 
-static void poll_stage(struct ul_ring *ring, const struct ul_command *command, struct ul_slot *slot) {
-  struct poll_engine *e = ring->state;
-  if (ring_stage_common(&e->ring, ring, command))
-    return;
-  if (slot->op == UL_OP_ACCEPT)
-    slot->offset = slot->length = 0; // ACCEPT: the listener was empty; the error that ends it
-  slot->state = slot->op == UL_OP_SEND ? STEP_ACT : STEP_WAIT;
-  arm(e, ring, command->slot);
+static void again(struct ul_ring *ring, uint32_t index) {
+  step(ring->state, ring, index, ring->slots[index].state);
 }
 
-/* ---- completing
- * -------------------------------------------------------------------------------------------------- */
+static void poll_stage(struct ul_ring *ring, uint32_t index) {
+  struct ul_slot *slot = &ring->slots[index];
+  if (slot->op == UL_OP_ACCEPT)
+    slot->offset = slot->length = 0; // ACCEPT: the listener was empty; the error that ends it
+  slot->state = slot->op == UL_OP_SEND                               ? STEP_ACT
+                : slot->op == UL_OP_ACCEPT || slot->op == UL_OP_RECV ? STEP_WAIT
+                                                                     : STEP_NONE;
+  arm(ring->state, ring, index);
+}
+
+/* ---- completing ---- */
 
 static void complete_accept(struct poll_engine *e, struct ul_ring *ring, uint32_t index, int32_t result) {
   struct ul_slot *slot = &ring->slots[index];
@@ -203,7 +200,7 @@ static void complete(struct poll_engine *e, struct ul_ring *ring, const struct i
   }
   if (slot->state == STEP_WAIT && cqe->res >= 0)
     step(e, ring, index, STEP_ACT);
-  else if (slot->state != STEP_ACT) // a wait that failed, or an operation that has no steps
+  else if (slot->state != STEP_ACT) // or a wait that failed
     ul_emit(ring, index, cqe->res, cqe->flags & IORING_CQE_F_MORE ? UL_F_MORE : 0, 0);
   else if (slot->op == UL_OP_ACCEPT)
     complete_accept(e, ring, index, cqe->res);
@@ -215,51 +212,27 @@ static void complete(struct poll_engine *e, struct ul_ring *ring, const struct i
 
 /* Takes entries while there is room for their completions. */
 static void drain(struct poll_engine *e, struct ul_ring *ring) {
-  struct io_uring_cq *cq = &e->ring.uring.cq;
-  unsigned head = *cq->khead;
-  unsigned tail = io_uring_smp_load_acquire(cq->ktail);
-  while (head != tail && ul_room(ring)) {
-    // The entry is copied and given back first: completing may submit, and the kernel then needs the place.
-    struct io_uring_cqe cqe = cq->cqes[head & cq->ring_mask];
-    io_uring_smp_store_release(cq->khead, ++head);
+  struct io_uring_cqe cqe;
+  while (ul_room(ring) && ring_next(&e->ring, &cqe))
     complete(e, ring, &cqe);
-    tail = io_uring_smp_load_acquire(cq->ktail);
-  }
-}
-
-static void retry(struct poll_engine *e, struct ul_ring *ring) {
-  uint32_t link = e->retry;
-  e->retry = 0;
-  while (link) {
-    uint32_t index = link - 1;
-    struct ul_slot *slot = &ring->slots[index];
-    link = slot->link;
-    if (slot->cancelled && slot->op == UL_OP_RECV && slot->state == STEP_ACT)
-      e->free_buffers[e->free_count++] = (uint16_t)slot->done;
-    if (slot->cancelled)
-      ul_complete_later(ring, index, -ECANCELED);
-    else
-      arm(e, ring, index);
-  }
 }
 
 static int poll_flush(struct ul_ring *ring) {
   struct poll_engine *e = ring->state;
-  return ring_enter(&e->ring, ring, 0);
+  int error = ring_enter(&e->ring, ring, 0);
+  return error ?: ring_leave(&e->ring, ring);
 }
 
 static bool something_to_report(const struct ul_ring *ring) {
-  return ring->completion_count || ring->deferred_head != ring->deferred_tail || ring->header->wait_expired ||
+  return ring->completion_count || ul_has_deferred(ring) || ring->header->wait_expired ||
          ring->header->host_ready;
 }
 
 static int poll_harvest(struct ul_ring *ring, double wait_ns) {
   struct poll_engine *e = ring->state;
-  bool sleep = wait_ns > 0 && !e->retry && !ring_has_completions(&e->ring);
-  if (sleep)
-    ring_bound_wait(&e->ring, ring, wait_ns);
-  if (e->retry)
-    retry(e, ring);
+  bool sleep = wait_ns > 0 && !e->ring.kept_head && !ring_has_completions(&e->ring) &&
+               ring_bound_wait(&e->ring, ring, wait_ns);
+  ring_retry(&e->ring, ring, again);
   int error = 0;
   for (int round = 0; round < ROUNDS_MAX; round++) {
     e->steps = e->acts = 0;
@@ -269,15 +242,11 @@ static int poll_harvest(struct ul_ring *ring, double wait_ns) {
     if (error || !ul_room(ring) || !(e->acts || (e->steps && sleep && !something_to_report(ring))))
       break;
   }
-  // Nobody enters for us while the eventfd is relied on.
-  if (!error && ring->sleeping && !ring_submitted(&e->ring))
-    error = ring_enter(&e->ring, ring, 0);
   ring->header->buffers_lent = e->lent_count;
-  return error;
+  return error ?: ring_leave(&e->ring, ring);
 }
 
-/* ---- set-up
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- set-up ---- */
 
 static int poll_notify(struct ul_ring *ring, bool on) {
   struct poll_engine *e = ring->state;

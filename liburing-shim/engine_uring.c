@@ -30,25 +30,22 @@ struct uring_engine {
   uint32_t *at_once; // slots of sends staged with CQE_SKIP_SUCCESS and not accounted for yet
   uint32_t at_once_count;
   uint32_t urgent; // staged commands whose completion somebody waits for: no sleeping in this harvest
-  uint32_t
-      retry; // first of the slots whose continuation found no submission entry; 0: none (links are slot + 1)
+  bool unsettled;  // the last harvest could not settle all of at_once: the next one does not sleep
 };
 
 /* ---- staging ---- */
 
-static void keep_for_retry(struct uring_engine *e, struct ul_ring *ring, uint32_t index) {
-  ring->slots[index].link = e->retry;
-  e->retry = index + 1;
-}
-
-/* Arms the operation in a slot, for the first time or again. */
-static void arm(struct uring_engine *e, struct ul_ring *ring, uint32_t index) {
+/* Arms the operation in a slot, for the first time or again, unless a cancellation has named it. */
+static void arm(struct ul_ring *ring, uint32_t index) {
+  struct uring_engine *e = ring->state;
   struct ul_slot *slot = &ring->slots[index];
-  struct io_uring_sqe *sqe = ring_sqe(&e->ring, ring);
-  if (!sqe) {
-    keep_for_retry(e, ring, index);
+  struct io_uring_sqe *sqe = NULL;
+  if (slot->cancelled)
+    ul_complete_later(ring, index, -ECANCELED); // it has found nothing in the ring
+  else
+    sqe = ring_sqe_for(&e->ring, ring, index);
+  if (!sqe)
     return;
-  }
   switch (slot->op) {
   case UL_OP_ACCEPT:
     if ((slot->flags & UL_C_MULTISHOT) && (e->ring.features & UL_FEATURE_MULTISHOT_ACCEPT))
@@ -64,7 +61,7 @@ static void arm(struct uring_engine *e, struct ul_ring *ring, uint32_t index) {
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFER_GROUP;
     break;
-  default: // UL_OP_SEND
+  case UL_OP_SEND:
     if (e->at_once_count == ring->slot_capacity)
       slot->state = SEND_BLOCKED;
     io_uring_prep_send(sqe, slot->fd, ring->arena + slot->offset + slot->done, slot->length - slot->done,
@@ -75,25 +72,27 @@ static void arm(struct uring_engine *e, struct ul_ring *ring, uint32_t index) {
       e->at_once[e->at_once_count++] = index;
     }
     break;
+  default:
+    ring_prepare(&e->ring, ring, sqe, slot);
+    break;
   }
-  sqe->user_data = ring_user_data(index, slot->generation);
 }
 
-static void uring_stage(struct ul_ring *ring, const struct ul_command *command, struct ul_slot *slot) {
+static void uring_stage(struct ul_ring *ring, uint32_t index) {
   struct uring_engine *e = ring->state;
+  struct ul_slot *slot = &ring->slots[index];
   // Asleep, only completion entries make the eventfd speak.
   bool heard = ring->sleeping && !(slot->flags & UL_C_QUIET);
   if (slot->op == UL_OP_SEND)
     slot->state = (e->ring.features & UL_FEATURE_SKIP_SUCCESS) && !heard ? SEND_AT_ONCE : SEND_BLOCKED;
   if (slot->op == UL_OP_SEND && !(slot->flags & UL_C_QUIET))
     e->urgent++;
-  if (!ring_stage_common(&e->ring, ring, command))
-    arm(e, ring, command->slot);
+  arm(ring, index);
 }
 
 /* ---- completing ---- */
 
-static void complete_send(struct uring_engine *e, struct ul_ring *ring, uint32_t index, int32_t result) {
+static void complete_send(struct ul_ring *ring, uint32_t index, int32_t result) {
   struct ul_slot *slot = &ring->slots[index];
   bool first = slot->state == SEND_AT_ONCE;
   slot->state = SEND_BLOCKED;
@@ -103,11 +102,9 @@ static void complete_send(struct uring_engine *e, struct ul_ring *ring, uint32_t
   }
   if (slot->done == slot->length)
     ul_emit(ring, index, (int32_t)slot->length, 0, 0);
-  else if (slot->cancelled && (result > 0 || result == -EAGAIN))
-    ul_emit(ring, index, -ECANCELED, 0, 0);
   else if (result > 0 || (first && result == -EAGAIN)) {
     ring->header->sends_blocked++;
-    arm(e, ring, index);
+    arm(ring, index);
   } else
     ul_emit(ring, index, result ? result : -EPIPE, 0, 0);
 }
@@ -134,16 +131,16 @@ static void complete(struct uring_engine *e, struct ul_ring *ring, const struct 
     if (result > 0)
       ring->header->bytes_received += (uint32_t)result;
     again = !more && result > 0 && (slot->flags & UL_C_MULTISHOT) &&
-            !(e->ring.features & UL_FEATURE_MULTISHOT_RECV) && !slot->cancelled;
+            !(e->ring.features & UL_FEATURE_MULTISHOT_RECV);
     break;
   case UL_OP_ACCEPT:
     if (result >= 0)
       result = ul_own(ring, result, ring->fds[slot->fd].family);
     again = !more && result >= 0 && (slot->flags & UL_C_MULTISHOT) &&
-            !(e->ring.features & UL_FEATURE_MULTISHOT_ACCEPT) && !slot->cancelled;
+            !(e->ring.features & UL_FEATURE_MULTISHOT_ACCEPT);
     break;
   case UL_OP_SEND:
-    complete_send(e, ring, index, result);
+    complete_send(ring, index, result);
     return;
   default:
     break;
@@ -153,22 +150,16 @@ static void complete(struct uring_engine *e, struct ul_ring *ring, const struct 
     flags |= UL_F_BUFFER;
   ul_emit(ring, index, result, flags, offset);
   if (again)
-    arm(e, ring, index);
+    arm(ring, index);
 }
 
 /* Takes entries while there is room for their completions. Returns true when the queue is empty. */
 static bool drain(struct uring_engine *e, struct ul_ring *ring) {
-  struct io_uring_cq *cq = &e->ring.uring.cq;
-  unsigned head = *cq->khead;
-  unsigned tail = io_uring_smp_load_acquire(cq->ktail);
-  while (head != tail && ul_room(ring)) {
-    // The entry is copied and given back first: completing may submit, and the kernel then needs the place.
-    struct io_uring_cqe cqe = cq->cqes[head & cq->ring_mask];
-    io_uring_smp_store_release(cq->khead, ++head);
+  struct io_uring_cqe cqe;
+  while (ul_room(ring) && ring_next(&e->ring, &cqe))
     complete(e, ring, &cqe);
-    tail = io_uring_smp_load_acquire(cq->ktail);
-  }
-  return head == tail && !(IO_URING_READ_ONCE(*e->ring.uring.sq.kflags) & IORING_SQ_CQ_OVERFLOW);
+  return !ring_has_completions(&e->ring) &&
+         !(IO_URING_READ_ONCE(*e->ring.uring.sq.kflags) & IORING_SQ_CQ_OVERFLOW);
 }
 
 /* All failures are known: the sends that went out at once and have not failed have succeeded. */
@@ -189,40 +180,26 @@ static void settle_sends(struct uring_engine *e, struct ul_ring *ring) {
   e->at_once_count = left;
 }
 
-static void retry(struct uring_engine *e, struct ul_ring *ring) {
-  uint32_t link = e->retry;
-  e->retry = 0;
-  while (link) {
-    uint32_t index = link - 1;
-    link = ring->slots[index].link;
-    if (ring->slots[index].cancelled)
-      ul_complete_later(ring, index, -ECANCELED); // the cancellation has found nothing in the ring
-    else
-      arm(e, ring, index);
-  }
-}
-
 static int uring_flush(struct ul_ring *ring) {
   struct uring_engine *e = ring->state;
-  return ring_enter(&e->ring, ring, 0);
+  int error = ring_enter(&e->ring, ring, 0);
+  return error ?: ring_leave(&e->ring, ring);
 }
 
 static int uring_harvest(struct ul_ring *ring, double wait_ns) {
   struct uring_engine *e = ring->state;
-  bool sleep = wait_ns > 0 && !e->urgent && !e->retry && !ring_has_completions(&e->ring);
-  if (sleep)
-    ring_bound_wait(&e->ring, ring, wait_ns);
-  if (e->retry)
-    retry(e, ring);
+  bool sleep = wait_ns > 0 && !e->urgent && !e->unsettled && !e->ring.kept_head &&
+               !ring_has_completions(&e->ring) && ring_bound_wait(&e->ring, ring, wait_ns);
+  ring_retry(&e->ring, ring, arm);
   int error = ring_enter(&e->ring, ring, sleep);
   e->urgent = 0;
-  if (drain(e, ring) && ring_submitted(&e->ring))
+  // Before draining: that may stage continuations, which are none of the sends to settle.
+  bool taken = !error && ring_submitted(&e->ring);
+  if (drain(e, ring) && taken)
     settle_sends(e, ring);
-  // Nobody enters for us while the eventfd is relied on.
-  if (!error && ring->sleeping && !ring_submitted(&e->ring))
-    error = ring_enter(&e->ring, ring, 0);
+  e->unsettled = e->at_once_count > 0;
   ring->header->buffers_lent = e->buffers.finished_count;
-  return error;
+  return error ?: ring_leave(&e->ring, ring);
 }
 
 /* ---- set-up ---- */
@@ -247,36 +224,53 @@ static void uring_close(struct ul_ring *ring) {
   ring->state = NULL;
 }
 
-/* What liburing's probe cannot tell: whether the multishot forms work. Tried on a socket pair. */
-static void try_multishot(struct uring_engine *e, struct ul_ring *ring) {
-  int pair[2];
-  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-    return;
-  struct io_uring_sqe *sqe = io_uring_get_sqe(&e->ring.uring);
-  io_uring_prep_recv_multishot(sqe, pair[0], NULL, 0, 0);
-  sqe->flags |= IOSQE_BUFFER_SELECT;
-  sqe->buf_group = BUFFER_GROUP;
-  sqe->user_data = RING_OWN_NOTE;
-  bool works = write(pair[1], "x", 1) == 1;
-  close(pair[1]); // ends the receive: one entry with a byte, then one with 0
-  for (int round = 0; works && round < 4; round++) {
+/*
+ * What liburing's probe cannot tell, tried on socket pairs. Whether the multishot form works; the one vouches
+ * for the other, as multishot accept came before multishot recv (5.19, 6.0). And whether entries come in the
+ * order in which single-shot and multishot receives took from an incremental buffer: it alone tells where
+ * their bytes lie, and kernels without 687b2bae0eff (6.16, and what it was ported back to) post the multishot
+ * ones first. Returns false when it does not.
+ */
+static bool try_receives(struct uring_engine *e, struct ul_ring *ring) {
+  enum { SINGLE, MULTI };
+  int pairs[2][2] = {{-1, -1}, {-1, -1}};
+  unsigned waiting = 0, right = 0; // by bit
+  for (int i = e->buffers.incremental ? SINGLE : MULTI; i <= MULTI; i++) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pairs[i]))
+      break;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&e->ring.uring);
+    if (i == MULTI)
+      io_uring_prep_recv_multishot(sqe, pairs[i][0], NULL, 0, 0);
+    else
+      io_uring_prep_recv(sqe, pairs[i][0], NULL, e->buffers.size, 0);
+    sqe->flags |= IOSQE_BUFFER_SELECT;
+    sqe->buf_group = BUFFER_GROUP;
+    sqe->user_data = ring_user_data(RING_OWN_NOTE, (uint32_t)i);
+    waiting |= 1u << i;
+  }
+  ring_enter(&e->ring, ring, 0); // both wait: what comes now completes in one batch
+  for (int i = SINGLE; i <= MULTI; i++) {
+    send(pairs[i][1], &"sm"[i], 1, MSG_NOSIGNAL);
+    close(pairs[i][1]); // ends the multishot receive too
+  }
+  for (int round = 0; waiting && round < 8; round++) {
+    struct io_uring_cqe cqe;
     ring_enter(&e->ring, ring, 1);
-    struct io_uring_cqe *cqe;
-    while (!io_uring_peek_cqe(&e->ring.uring, &cqe)) {
-      if (cqe->res > 0) {
-        buffer_ring_take(&e->buffers, cqe);
-        works = cqe->flags & IORING_CQE_F_MORE;
-      } else {
-        round = 4;
-        works = works && cqe->res == 0;
-      }
-      io_uring_cqe_seen(&e->ring.uring, cqe);
+    while (ring_next(&e->ring, &cqe)) {
+      uint32_t i = ring_generation(cqe.user_data);
+      bool more = cqe.flags & IORING_CQE_F_MORE;
+      uint32_t offset = cqe.flags & IORING_CQE_F_BUFFER ? buffer_ring_take(&e->buffers, &cqe) : 0;
+      if (cqe.res == 1 && ring->buffers[offset] == "sm"[i] && more == (i == MULTI))
+        right |= 1u << i;
+      if (!more)
+        waiting &= ~(1u << i);
     }
   }
-  close(pair[0]);
-  // Multishot accept came before multishot recv (5.19, 6.0), so the one vouches for the other.
-  if (works)
+  close(pairs[SINGLE][0]);
+  close(pairs[MULTI][0]);
+  if (right & 1u << MULTI)
     e->ring.features |= UL_FEATURE_MULTISHOT_RECV | UL_FEATURE_MULTISHOT_ACCEPT;
+  return !e->buffers.incremental || right == (1u << SINGLE | 1u << MULTI);
 }
 
 static int uring_open(struct ul_ring *ring, struct ul_config *config) {
@@ -287,12 +281,19 @@ static int uring_open(struct ul_ring *ring, struct ul_config *config) {
   int error = ring_open(&e->ring, ring, config);
   if (!error)
     error = buffer_ring_open(&e->buffers, &e->ring, ring, config);
+  if (!error && !try_receives(e, ring)) { // again, on classic buffers
+    buffer_ring_close(&e->buffers, &e->ring);
+    e->ring.features &= ~(uint32_t)UL_FEATURE_INCREMENTAL;
+    config->disable |= UL_FEATURE_INCREMENTAL;
+    error = buffer_ring_open(&e->buffers, &e->ring, ring, config);
+    if (!error)
+      try_receives(e, ring);
+  }
   if (error)
     return error;
   e->at_once = malloc((size_t)config->slot_capacity * sizeof *e->at_once);
   if (!e->at_once)
     return ul_fail(config, UL_STEP_MEMORY, ENOMEM, "allocating the send list");
-  try_multishot(e, ring);
   e->ring.features &= ~config->disable;
   ring->header->features = e->ring.features;
   return 0;

@@ -9,7 +9,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <unistd.h>
 
 #ifndef IORING_ENTER_NO_IOWAIT
 #define IORING_ENTER_NO_IOWAIT (1U << 7)
@@ -21,7 +21,9 @@
 #define IORING_FEAT_CQE_SKIP (1U << 11)
 #endif
 
-#define FOREVER_NS 1e15 // waits longer than eleven days need no timer
+#define SUBMISSIONS_LEAST 256 // queues are not made shorter for want of memory
+#define COMPLETIONS_LEAST 1024
+#define FOREVER_NS        1e15 // waits longer than eleven days need no timer
 
 struct step {
   unsigned flags;
@@ -40,8 +42,7 @@ static const struct step steps[] = {
     {0, 0},
 };
 
-int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config) {
-  r->uring.ring_fd = -1;
+static int set_up(struct ring *r, const struct ul_config *config) {
   int error = -EINVAL;
   for (size_t i = 0; i < sizeof steps / sizeof *steps && error == -EINVAL; i++) {
     if (steps[i].features & config->disable)
@@ -60,6 +61,19 @@ int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config) {
       r->features |= UL_FEATURE_SKIP_SUCCESS;
     if (params.features & IORING_FEAT_NO_IOWAIT)
       r->features |= UL_FEATURE_NO_IOWAIT;
+  }
+  return error;
+}
+
+int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config) {
+  uint32_t *submissions = &config->submission_entries, *completions = &config->completion_entries;
+  int error;
+  r->uring.ring_fd = -1;
+  // Queues count against RLIMIT_MEMLOCK before 5.12: shorter ones may fit.
+  while ((error = set_up(r, config)) == -ENOMEM &&
+         (*submissions > SUBMISSIONS_LEAST || *completions > COMPLETIONS_LEAST)) {
+    *submissions /= *submissions > SUBMISSIONS_LEAST ? 2 : 1;
+    *completions /= *completions > COMPLETIONS_LEAST ? 2 : 1;
   }
   if (error)
     return ul_fail(config, UL_STEP_RING, -error, "io_uring_setup");
@@ -108,7 +122,7 @@ int ring_enter(struct ring *r, struct ul_ring *ring, unsigned want) {
       flags |= IORING_ENTER_NO_IOWAIT;
     ring->header->system_calls++;
     int taken = io_uring_enter((unsigned)r->uring.enter_ring_fd, count, want, flags, NULL);
-    if (taken == -EINTR || taken == -EBUSY || taken == -EAGAIN)
+    if (taken == -EINTR || taken == -EBUSY || taken == -EAGAIN || taken == -ENOMEM)
       return 0; // entries stay queued: the next round takes them
     if (taken < 0)
       return taken;
@@ -126,44 +140,92 @@ struct io_uring_sqe *ring_sqe(struct ring *r, struct ul_ring *ring) {
   return sqe;
 }
 
-union ring_scratch *ring_scratch_of(struct ring *r, const struct io_uring_sqe *sqe) {
-  return &r->scratch[sqe - r->uring.sq.sqes];
+struct io_uring_sqe *ring_sqe_for(struct ring *r, struct ul_ring *ring, uint32_t index) {
+  struct ul_slot *slot = &ring->slots[index];
+  struct io_uring_sqe *sqe = r->kept_head ? NULL : ring_sqe(r, ring);
+  if (sqe) {
+    sqe->user_data = ring_user_data(index, slot->generation); // io_uring_prep_* leaves it alone
+  } else if (slot->op == UL_OP_CLOSE) {
+    ring->header->system_calls++; // needs no entry, and gives memory back
+    ul_complete_later(ring, index, close(slot->fd) ? -errno : 0);
+  } else {
+    slot->link = 0;
+    *(r->kept_head ? &ring->slots[r->kept_tail - 1].link : &r->kept_head) = index + 1;
+    r->kept_tail = index + 1;
+  }
+  return sqe;
+}
+
+void ring_retry(struct ring *r, struct ul_ring *ring, void (*again)(struct ul_ring *, uint32_t)) {
+  uint32_t next = r->kept_head;
+  r->kept_head = 0;
+  while (next) {
+    uint32_t index = next - 1;
+    next = ring->slots[index].link;
+    again(ring, index);
+  }
+}
+
+void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe,
+                  const struct ul_slot *slot) {
+  union ring_scratch *scratch = &r->scratch[sqe - r->uring.sq.sqes];
+  switch (slot->op) {
+  case UL_OP_CONNECT: {
+    socklen_t length = ul_to_sockaddr((const struct ul_address *)(ring->arena + slot->offset),
+                                      &scratch->address);
+    io_uring_prep_connect(sqe, slot->fd, (struct sockaddr *)&scratch->address, length);
+    break;
+  }
+  case UL_OP_POLL:
+    if (slot->flags & UL_C_MULTISHOT)
+      io_uring_prep_poll_multishot(sqe, slot->fd, slot->length);
+    else
+      io_uring_prep_poll_add(sqe, slot->fd, slot->length);
+    break;
+  case UL_OP_TIMEOUT:
+    scratch->time.tv_sec = (long long)(ul_timeout_ns(slot) / 1000000000u);
+    scratch->time.tv_nsec = (long long)(ul_timeout_ns(slot) % 1000000000u);
+    io_uring_prep_timeout(sqe, &scratch->time, 0, 0);
+    break;
+  case UL_OP_CANCEL:
+    io_uring_prep_cancel64(sqe, ring_user_data(slot->offset, slot->length), 0);
+    break;
+  case UL_OP_CLOSE:
+    io_uring_prep_close(sqe, slot->fd);
+    break;
+  default:
+    io_uring_prep_nop(sqe);
+    break;
+  }
 }
 
 /* ---- the wait ---- */
 
-static void set_timer(struct ring *r, double wait_ns) {
-  r->timer.tv_sec = (long long)(wait_ns / 1e9);
-  r->timer.tv_nsec = (long long)(wait_ns - (double)r->timer.tv_sec * 1e9);
-}
-
-void ring_bound_wait(struct ring *r, struct ul_ring *ring, double wait_ns) {
+bool ring_bound_wait(struct ring *r, struct ul_ring *ring, double wait_ns) {
   struct io_uring_sqe *sqe;
-  if (ring->host_fd >= 0 && !r->host_armed && (sqe = ring_sqe(r, ring))) {
+  if (ring->host_fd >= 0 && !r->host_armed) {
+    if (!(sqe = ring_sqe(r, ring)))
+      return false;
     io_uring_prep_poll_multishot(sqe, ring->host_fd, POLLIN);
     sqe->user_data = RING_OWN_HOST;
     r->host_armed = true;
   }
   // One timer serves many waits: it is armed anew only when it has fired, or when it would fire too late. A
   // kernel timer per wait (io_uring_submit_and_wait_timeout) costs a tenth of a request at one connection.
-  if (wait_ns > FOREVER_NS)
-    return;
-  if (!r->timer_armed) {
-    if (!(sqe = ring_sqe(r, ring)))
-      return;
-    set_timer(r, wait_ns);
-    io_uring_prep_timeout(sqe, &r->timer, 0, 0);
-    sqe->user_data = RING_OWN_TIMER;
-    r->timer_armed = true;
-    r->timer_due_ms = ul_now_ms() + wait_ns / 1e6;
-  } else if (r->timer_due_ms > ring->header->now_ms + wait_ns / 1e6 + 1) {
-    if (!(sqe = ring_sqe(r, ring)))
-      return;
-    set_timer(r, wait_ns);
+  if (wait_ns > FOREVER_NS || (r->timer_armed && r->timer_due_ms <= ring->header->now_ms + wait_ns / 1e6 + 1))
+    return true;
+  if (!(sqe = ring_sqe(r, ring)))
+    return false;
+  r->timer.tv_sec = (long long)(wait_ns / 1e9);
+  r->timer.tv_nsec = (long long)(wait_ns - (double)r->timer.tv_sec * 1e9);
+  if (r->timer_armed)
     io_uring_prep_timeout_update(sqe, &r->timer, RING_OWN_TIMER, 0);
-    sqe->user_data = RING_OWN_NOTE;
-    r->timer_due_ms = ul_now_ms() + wait_ns / 1e6;
-  }
+  else
+    io_uring_prep_timeout(sqe, &r->timer, 0, 0);
+  sqe->user_data = r->timer_armed ? RING_OWN_NOTE : RING_OWN_TIMER;
+  r->timer_armed = true;
+  r->timer_due_ms = ul_now_ms() + wait_ns / 1e6;
+  return true;
 }
 
 void ring_own_completion(struct ring *r, struct ul_ring *ring, const struct io_uring_cqe *cqe) {
@@ -181,6 +243,15 @@ void ring_own_completion(struct ring *r, struct ul_ring *ring, const struct io_u
   default:
     break;
   }
+}
+
+int ring_leave(struct ring *r, struct ul_ring *ring) {
+  if (!ring->sleeping || (ring_submitted(r) && !r->kept_head))
+    return 0;
+  int error = ring_enter(r, ring, 0);
+  if (!ring_submitted(r) || r->kept_head)
+    ul_signal(ring->event_fd); // the host must come back for what the kernel does not take now
+  return error;
 }
 
 int ring_notify(struct ring *r, struct ul_ring *ring, bool on) {
@@ -202,47 +273,4 @@ int ring_notify(struct ring *r, struct ul_ring *ring, bool on) {
   if (!error)
     io_uring_cq_eventfd_toggle(&r->uring, true);
   return error;
-}
-
-bool ring_stage_common(struct ring *r, struct ul_ring *ring, const struct ul_command *c) {
-  struct io_uring_sqe *sqe;
-  if (c->op == UL_OP_ACCEPT || c->op == UL_OP_RECV || c->op == UL_OP_SEND)
-    return false;
-  // Slots above are the engine's own operations: a cancellation must not reach them.
-  bool unknown = c->op == UL_OP_CANCEL && c->offset >= ring->slot_capacity;
-  if (unknown || !(sqe = ring_sqe(r, ring))) {
-    ul_complete_later(ring, c->slot, unknown ? -ENOENT : -EAGAIN);
-    return true;
-  }
-  union ring_scratch *scratch = ring_scratch_of(r, sqe);
-  switch (c->op) {
-  case UL_OP_CONNECT: {
-    socklen_t length = ul_to_sockaddr((const struct ul_address *)(ring->arena + c->offset),
-                                      &scratch->address);
-    io_uring_prep_connect(sqe, c->fd, (struct sockaddr *)&scratch->address, length);
-    break;
-  }
-  case UL_OP_POLL:
-    if (c->flags & UL_C_MULTISHOT)
-      io_uring_prep_poll_multishot(sqe, c->fd, c->length);
-    else
-      io_uring_prep_poll_add(sqe, c->fd, c->length);
-    break;
-  case UL_OP_TIMEOUT:
-    scratch->time.tv_sec = (long long)(c->argument / 1000000000u);
-    scratch->time.tv_nsec = (long long)(c->argument % 1000000000u);
-    io_uring_prep_timeout(sqe, &scratch->time, 0, 0);
-    break;
-  case UL_OP_CANCEL:
-    io_uring_prep_cancel64(sqe, ring_user_data(c->offset, c->length), 0);
-    break;
-  case UL_OP_CLOSE:
-    io_uring_prep_close(sqe, c->fd);
-    break;
-  default:
-    io_uring_prep_nop(sqe);
-    break;
-  }
-  sqe->user_data = ring_user_data(c->slot, c->generation);
-  return true;
 }

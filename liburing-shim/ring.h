@@ -4,6 +4,9 @@
  * engine itself keeps in the ring: the timer that bounds a wait, and the poll on the runtime's own epoll
  * descriptor.
  *
+ * Under memory pressure the kernel takes no entries for a while. Then nothing fails and nothing is lost: what
+ * found no place in the queue is kept here, in order, and prepared again at the next harvest.
+ *
  * user_data, as drawn from the top bit:
  *
  *   | generation (32) | slot (32) |        slot >= UL_MAX_SLOTS: the engine's own, told apart by ring_own
@@ -32,6 +35,7 @@ struct ring {
   struct io_uring uring;
   union ring_scratch *scratch; // one per submission entry
   uint32_t features;
+  uint32_t kept_head, kept_tail; // slots that found no submission entry: index + 1, through ul_slot.link
   bool timer_armed, host_armed, host_removing;
   double timer_due_ms;
   struct __kernel_timespec timer;
@@ -52,22 +56,39 @@ int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config);
 void ring_close(struct ring *r);
 /* A free submission entry; submits first when the queue is full. NULL when the kernel takes nothing now. */
 struct io_uring_sqe *ring_sqe(struct ring *r, struct ul_ring *ring);
-union ring_scratch *ring_scratch_of(struct ring *r, const struct io_uring_sqe *sqe);
-/* Submits everything and waits for `want` completion entries. 0 or -errno; an interrupted or busy kernel is
- * 0. */
+/* The same for (a step of) the operation in a slot, behind those kept already. NULL: kept for ring_retry. */
+struct io_uring_sqe *ring_sqe_for(struct ring *r, struct ul_ring *ring, uint32_t slot);
+/* Calls `again`, which asks for an entry as before, for each kept slot. */
+void ring_retry(struct ring *r, struct ul_ring *ring, void (*again)(struct ul_ring *ring, uint32_t slot));
+/* Fills in the entry of an operation that needs nothing but the ring: not ACCEPT, RECV, SEND. */
+void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe, const struct ul_slot *slot);
+/* Submits everything and waits for `want` completion entries. 0 or -errno; an interrupted or busy kernel, or
+ * one short of memory, is 0. */
 int ring_enter(struct ring *r, struct ul_ring *ring, unsigned want);
 /* Everything staged has been taken by the kernel. */
 bool ring_submitted(struct ring *r);
-/* Before a wait: sees to it that it ends within wait_ns, and when the host descriptor becomes readable. */
-void ring_bound_wait(struct ring *r, struct ul_ring *ring, double wait_ns);
+/* The end of a flush and of a harvest: asleep, nobody enters for us. 0 or -errno. */
+int ring_leave(struct ring *r, struct ul_ring *ring);
+/* Before a wait: sees to it that it ends within wait_ns, and when the host descriptor becomes readable.
+ * False: it would not. */
+bool ring_bound_wait(struct ring *r, struct ul_ring *ring, double wait_ns);
 /* Takes an entry whose slot is >= UL_MAX_SLOTS. */
 void ring_own_completion(struct ring *r, struct ul_ring *ring, const struct io_uring_cqe *cqe);
 int ring_notify(struct ring *r, struct ul_ring *ring, bool on);
-/* Stages the operations that need nothing but the ring. Returns false for the others. */
-bool ring_stage_common(struct ring *r, struct ul_ring *ring, const struct ul_command *command);
 
 static inline bool ring_has_completions(struct ring *r) {
   return io_uring_smp_load_acquire(r->uring.cq.ktail) != *r->uring.cq.khead;
+}
+/* Takes the next completion entry. It is copied and given back at once: completing may submit, and the kernel
+ * then needs the place. */
+static inline bool ring_next(struct ring *r, struct io_uring_cqe *cqe) {
+  struct io_uring_cq *cq = &r->uring.cq;
+  unsigned head = *cq->khead;
+  if (head == io_uring_smp_load_acquire(cq->ktail))
+    return false;
+  *cqe = cq->cqes[head & cq->ring_mask];
+  io_uring_smp_store_release(cq->khead, head + 1);
+  return true;
 }
 
 #endif

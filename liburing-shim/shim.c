@@ -12,10 +12,20 @@
 #include <time.h>
 #include <unistd.h>
 
-double ul_now_ms(void) {
+uint64_t ul_now_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+  return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+double ul_now_ms(void) {
+  return (double)ul_now_ns() / 1e6;
+}
+
+void ul_signal(int event_fd) {
+  uint64_t one = 1;
+  ssize_t ignored = write(event_fd, &one, sizeof one); // EAGAIN: it is readable already
+  (void)ignored;
 }
 
 /* ---- completions ---- */
@@ -27,7 +37,7 @@ void ul_emit(struct ul_ring *ring, uint32_t index, int32_t result, uint32_t flag
   ring->header->completions++;
   if (flags & UL_F_MORE)
     return;
-  if (slot->fd >= 0 && slot->op != UL_OP_CLOSE && ring->fds[slot->fd].ops)
+  if (slot->fd >= 0 && slot->op != UL_OP_CLOSE)
     ring->fds[slot->fd].ops--;
   slot->op = 0;
   ring->header->in_flight--;
@@ -50,11 +60,11 @@ static void reject(struct ul_ring *ring, const struct ul_command *command, int e
 
 static void emit_deferred(struct ul_ring *ring) {
   // Begun anew when empty, so that the queue's memory is touched only as far as it was ever full.
-  if (ring->deferred_head == ring->deferred_tail) {
+  if (!ul_has_deferred(ring)) {
     ring->deferred_head = ring->deferred_tail = 0;
     return;
   }
-  while (ring->deferred_head != ring->deferred_tail && ul_room(ring)) {
+  while (ul_has_deferred(ring) && ul_room(ring)) {
     struct ul_deferred entry = ring->deferred[ring->deferred_head++ % ring->deferred_capacity];
     if (entry.held) {
       ul_emit(ring, entry.slot, entry.result, 0, 0);
@@ -66,13 +76,6 @@ static void emit_deferred(struct ul_ring *ring) {
   }
 }
 
-/* Asleep, the host looks only when the eventfd speaks, and what waits here no engine speaks of. */
-static void announce(struct ul_ring *ring) {
-  uint64_t one = 1;
-  ssize_t ignored = write(ring->event_fd, &one, sizeof one); // EAGAIN: it is readable already
-  (void)ignored;
-}
-
 /* ---- descriptors ---- */
 
 int ul_own(struct ul_ring *ring, int fd, int family) {
@@ -80,7 +83,9 @@ int ul_own(struct ul_ring *ring, int fd, int family) {
     close(fd);
     return -EMFILE;
   }
-  ring->fds[fd] = (struct ul_fd){.owned = 1, .family = (uint8_t)family};
+  // `ops` stays: operations on a foreign descriptor, closed under them, may still hold the number.
+  ring->fds[fd].owned = 1;
+  ring->fds[fd].family = (uint8_t)family;
   ring->header->fds_opened++;
   ring->header->fds_live++;
   return fd;
@@ -153,6 +158,7 @@ static void take(struct ul_ring *ring, const struct ul_command *command) {
                            .length = command->length,
                            .op = command->op,
                            .flags = command->flags};
+  struct ul_slot *target = NULL;
   ring->header->in_flight++;
   if (command->op == UL_OP_CLOSE)
     ul_disown(ring, command->fd);
@@ -165,10 +171,17 @@ static void take(struct ul_ring *ring, const struct ul_command *command) {
     ul_complete_later(ring, command->slot, 0);
     return;
   case UL_OP_CANCEL:
-    // The mark stops an engine from arming the target again behind the cancellation's back.
-    if (command->offset < ring->slot_capacity && ring->slots[command->offset].op &&
-        ring->slots[command->offset].generation == command->length)
-      ring->slots[command->offset].cancelled = 1;
+    if (command->offset < ring->slot_capacity) // above are the engine's own operations
+      target = &ring->slots[command->offset];
+    if (!target || target == slot || !target->op || target->generation != command->length) {
+      ul_complete_later(ring, command->slot, -ENOENT);
+      return;
+    }
+    target->cancelled = 1; // stops an engine from arming it again behind the cancellation's back
+    break;
+  case UL_OP_TIMEOUT:
+    slot->offset = (uint32_t)command->argument;
+    slot->length = (uint32_t)(command->argument >> 32);
     break;
   case UL_OP_SHUTDOWN:
     // A system call: IORING_OP_SHUTDOWN is always handed to a kernel worker thread, which costs more than the
@@ -179,7 +192,7 @@ static void take(struct ul_ring *ring, const struct ul_command *command) {
   default:
     break;
   }
-  ring->engine->stage(ring, command, slot);
+  ring->engine->stage(ring, command->slot);
 }
 
 int32_t ul_tick(uint32_t handle, uint32_t count, double wait_ns) {
@@ -207,8 +220,9 @@ int32_t ul_tick(uint32_t handle, uint32_t count, double wait_ns) {
   }
   if (!harvest) {
     int flushed = ring->engine->flush(ring);
-    if (ring->sleeping && ring->deferred_head != ring->deferred_tail)
-      announce(ring);
+    // Asleep, the host looks only when the eventfd speaks, and of what waits here no engine speaks.
+    if (ring->sleeping && ul_has_deferred(ring))
+      ul_signal(ring->event_fd);
     return flushed;
   }
   emit_deferred(ring);
@@ -217,7 +231,7 @@ int32_t ul_tick(uint32_t handle, uint32_t count, double wait_ns) {
   int error = ring->engine->harvest(ring, ring->completion_count ? 0 : wait_ns);
   emit_deferred(ring); // what the harvest itself found out, such as a failed continuation
   if (ring->sleeping && !ul_room(ring))
-    announce(ring); // there may be more than fitted
+    ul_signal(ring->event_fd); // there may be more than fitted
   header->now_ms = ul_now_ms();
   return error < 0 && !ring->completion_count ? error : (int32_t)ring->completion_count;
 }

@@ -139,6 +139,25 @@ static void close_behind_a_command(int engine) {
   shut(c);
 }
 
+/* Its owner closes a polled descriptor, and the number becomes a socket of the ring's: the poll still holds
+ * it. */
+static void close_of_a_reused_number(int engine) {
+  struct client *c = open_small(engine);
+  int event = eventfd(0, EFD_CLOEXEC);
+  uint32_t slot = submit(c, UL_OP_POLL, 0, event, 0, POLLIN, 0);
+  tick(c, 0);
+  close(event);
+  int fd = ul_socket((uint32_t)c->ring, AF_INET);
+  CHECK_EQ(fd, event);
+  CHECK_EQ(raw(c, (struct ul_command){.op = UL_OP_CLOSE, .slot = 9, .generation = 1, .fd = fd}), -EBUSY);
+  uint32_t cancel = submit_cancel(c, slot);
+  CHECK_EQ(finish(c, slot), -ECANCELED);
+  CHECK_EQ(finish(c, cancel), 0);
+  close_owned(c, fd);
+  CHECK_EQ(c->header->fds_live, 0);
+  shut(c);
+}
+
 static void refuses_calls(int engine) {
   struct client *c = open_small(engine);
   uint32_t ring = (uint32_t)c->ring;
@@ -267,6 +286,7 @@ int main(void) {
   RUN(refuses_a_slot_in_use);
   RUN(close_of_a_busy_descriptor);
   RUN(close_behind_a_command);
+  RUN(close_of_a_reused_number);
   RUN(refuses_calls);
   RUN(refuses_configurations);
   RUN(belongs_to_its_thread);
