@@ -5,14 +5,8 @@
 import { invalidType, systemError, UringloopError } from "../errors.ts"
 import type { ReactorCore } from "../reactor/core.ts"
 import { Deadline, type DeadlineOwner } from "../reactor/deadlines.ts"
-import {
-  ConnectionCore,
-  DEADLINE_FIRST_FREE,
-  DETACHED,
-  FLUSH_AWAITED,
-  PEER_ENDED,
-  RELEASED,
-} from "./connection_core.ts"
+import { ConnectionCore, DEADLINE_FIRST_FREE } from "./connection_core.ts"
+import { DETACHED, FLUSH_AWAITED, PEER_ENDED, RELEASED } from "./connection_state.ts"
 import { timeoutOption } from "./options.ts"
 import { bytesOf, type Writable } from "./socket.ts"
 

@@ -15,16 +15,31 @@
  */
 import * as abi from "../../ffi/abi.ts"
 import { systemError, UringloopError } from "../errors.ts"
-import { MAX_BLOCK_BYTES, MIN_BLOCK_BYTES } from "../reactor/arena.ts"
-import type { DescriptorOwner, Flushable, OperationOwner, ReactorCore } from "../reactor/core.ts"
+import type { OperationOwner, ReactorCore } from "../reactor/core.ts"
 import { Deadline, type DeadlineOwner } from "../reactor/deadlines.ts"
-import { Endpoint } from "./endpoint.ts"
+import type { DescriptorOwner } from "../reactor/descriptors.ts"
+import {
+  ABANDONED,
+  CANCELLING,
+  CLOSE_ASKED,
+  DETACHED,
+  DIRTY,
+  END_ASKED,
+  END_BOTH,
+  END_HELD,
+  FIN_ASKED,
+  FIN_PENDING,
+  FLUSH_AWAITED,
+  HALF_OPEN,
+  PAUSED,
+  PEER_ENDED,
+  REFERENCED,
+  RELEASED,
+  STARVED,
+  WANTS_DRAIN,
+} from "./connection_state.ts"
+import { NO_BLOCK, OutgoingQueue } from "./outgoing.ts"
 
-/** Bytes that a connection holds for a peer that does not read, at most: the queue, and as much again in flight. */
-export const SEND_QUEUE_LIMIT = MAX_BLOCK_BYTES
-/** Largest block of one connection once half of the send arena is in use, and once three quarters are. */
-const SCARCE_BLOCK_BYTES = 64 * 1024
-const LAST_BLOCK_BYTES = 16 * 1024
 /** A closed connection goes on sending what was written before, as long as the peer takes something this often. */
 export const CLOSE_LINGER_MS = 60_000
 
@@ -37,75 +52,30 @@ const KIND_CLOSE = 4
 const DEADLINE_LINGER = 0
 export const DEADLINE_FIRST_FREE = 1
 
-// State bits.
-/** Reading is paused. */
-export const PAUSED = 1
-/** The RECV in flight is being cancelled. */
-const CANCELLING = 2
-/** The peer has ended its side. */
-export const PEER_ENDED = 4
-/** Our side ends once the queue is sent. */
-export const END_ASKED = 8
-/** SHUTDOWN is in flight or done. */
-const FIN_ASKED = 16
-/** SHUTDOWN is in flight. */
-const FIN_PENDING = 32
-/** The program has no part in it any more; the descriptor closes once the queue is sent. */
-export const DETACHED = 64
-/** What is queued does not matter any more. */
-const ABANDONED = 128
-/** CLOSE is in flight or done. */
-const CLOSE_ASKED = 256
-/** In the reactor's list of owners to flush. */
-const DIRTY = 512
-/** A write was refused or cut: the program waits for drain. */
-export const WANTS_DRAIN = 1024
-/** Holds the reactor, and so the process. */
-const REFERENCED = 2048
-/** The end of the peer's side does not end ours. */
-export const HALF_OPEN = 4096
-/** The end of the peer's side arrived during a pause. */
-const END_HELD = 8192
-/** Somebody waits for the queue to be sent. */
-export const FLUSH_AWAITED = 16384
-/** In the reactor's list of owners that found no send memory. */
-const STARVED = 32768
-/** Ending our side ends reading as well. */
-export const END_BOTH = 65536
-/** CLOSE has completed. */
-export const RELEASED = 131072
-
 const ECANCELED = 125
 const ENOBUFS = 105
 const ENOTCONN = 107
 const SHUT_WR = 1
 const SHUT_RDWR = 2
-const NO_BLOCK = -1
 
 export abstract class ConnectionCore
-  extends Endpoint
-  implements OperationOwner, Flushable, DescriptorOwner, DeadlineOwner
+  extends OutgoingQueue
+  implements OperationOwner, DescriptorOwner, DeadlineOwner
 {
-  /** State bits above. */
-  protected state = REFERENCED
   /** Slots of the operations in flight, or -1. */
   private recvSlot = -1
   private sendSlot = -1
   private sentBlock = NO_BLOCK
-  private queueBlock = NO_BLOCK
-  private queueLength = 0
   /** Bytes in the SEND in flight. */
   private sentLength = 0
   /** Chunks that arrived during a pause, oldest first. Made when the first does. */
   private held: Buffer[] | undefined
   private linger: Deadline | undefined
-  /** Bytes written by the program and taken from it. */
-  protected written = 0
 
   constructor(core: ReactorCore, fd: number, halfOpen: boolean) {
     super(core, fd)
     if (halfOpen) this.state |= HALF_OPEN
-    core.adoptOwner(fd, this)
+    core.descriptors.add(fd, this)
     core.hold()
   }
 
@@ -230,88 +200,6 @@ export abstract class ConnectionCore
 
   protected get canWrite(): boolean {
     return (this.state & (END_ASKED | DETACHED)) === 0
-  }
-
-  /** Queues a copy of bytes. Returns how many: fewer, or 0, when the queue's limit or the arena is reached. */
-  protected queueBytes(source: Uint8Array, start: number, length: number): number {
-    const room = SEND_QUEUE_LIMIT - this.queueLength
-    const count = this.reserve(length < room ? length : room)
-    if (count > 0) {
-      const part = count === source.length ? source : source.subarray(start, start + count)
-      const memory = this.core.memory
-      memory.pieceOf(this.queueBlock).set(part, memory.startOf(this.queueBlock) + this.queueLength)
-      this.queued(count)
-    }
-    if (count < length) this.state |= WANTS_DRAIN
-    return count
-  }
-
-  /** Queues text as UTF-8, in place, or returns -1 when it may not fit and has to be encoded by the caller. */
-  protected queueText(text: string): number {
-    const most = text.length * 3
-    if (most > SEND_QUEUE_LIMIT - this.queueLength || this.reserve(most) < most) return -1
-    const memory = this.core.memory
-    const start = memory.startOf(this.queueBlock) + this.queueLength
-    const count = memory.pieceOf(this.queueBlock).utf8Write(text, start, most)
-    this.queued(count)
-    return count
-  }
-
-  private queued(count: number): void {
-    this.queueLength += count
-    this.written += count
-    this.markDirty()
-  }
-
-  /** Makes room behind the queue for `length` bytes. Returns the bytes that there is room for. */
-  private reserve(length: number): number {
-    const arena = this.core.arena
-    const needed = this.queueLength + length
-    if (length <= 0) return 0
-    if (this.queueBlock !== NO_BLOCK && needed <= arena.capacityOf(this.queueBlock)) return length
-    const block = this.allocate(needed)
-    if (block < 0)
-      return this.queueBlock === NO_BLOCK ? 0 : arena.capacityOf(this.queueBlock) - this.queueLength
-    const room = arena.capacityOf(block) - this.queueLength
-    if (this.queueBlock !== NO_BLOCK) {
-      const memory = this.core.memory
-      const start = memory.startOf(this.queueBlock)
-      const queued = memory.pieceOf(this.queueBlock).subarray(start, start + this.queueLength)
-      memory.pieceOf(block).set(queued, memory.startOf(block))
-      arena.free(this.queueBlock)
-    }
-    this.queueBlock = block
-    return room < length ? room : length
-  }
-
-  /** A block for `needed` bytes; when memory is short, a smaller one that still is larger than the queue; else -1. */
-  private allocate(needed: number): number {
-    const arena = this.core.arena
-    const held = this.queueBlock === NO_BLOCK ? 0 : arena.capacityOf(this.queueBlock)
-    let size = Math.max(Math.min(needed, this.fairShare()), MIN_BLOCK_BYTES)
-    if (size <= held) return -1
-    while (size > held && size >= MIN_BLOCK_BYTES) {
-      const block = arena.alloc(size)
-      if (block >= 0) return block
-      size >>= 1
-    }
-    if ((this.state & STARVED) === 0) this.core.waitForMemory(this)
-    this.state |= STARVED
-    return -1
-  }
-
-  /** Largest block to ask for: peers that do not read must not take the memory that the others need to go on. */
-  private fairShare(): number {
-    const arena = this.core.arena
-    const free = arena.freeBytes
-    if (free > arena.sizeBytes / 2) return MAX_BLOCK_BYTES
-    return free > arena.sizeBytes / 4 ? SCARCE_BLOCK_BYTES : LAST_BLOCK_BYTES
-  }
-
-  protected markDirty(): void {
-    if (this.state & DIRTY) return
-    this.state |= DIRTY
-    this.core.markDirty(this)
   }
 
   /** Before the tick: what has been queued becomes one SEND; without a queue, what comes after it. */
@@ -457,7 +345,7 @@ export abstract class ConnectionCore
       return
     }
     this.state |= CLOSE_ASKED
-    this.core.dropOwner(this.descriptor)
+    this.core.descriptors.remove(this.descriptor)
     this.descriptor = -1
   }
 

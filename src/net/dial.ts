@@ -6,8 +6,9 @@ import { isIP } from "node:net"
 import * as abi from "../../ffi/abi.ts"
 import { systemError, UringloopError } from "../errors.ts"
 import { decode, describeAddress, encodeIp, encodeUnix, familyOf } from "../reactor/address.ts"
-import type { DescriptorOwner, OperationOwner, ReactorCore } from "../reactor/core.ts"
+import type { OperationOwner, ReactorCore } from "../reactor/core.ts"
 import { Deadline, type DeadlineOwner } from "../reactor/deadlines.ts"
+import type { DescriptorOwner } from "../reactor/descriptors.ts"
 import type { ConnectAddressOptions, Target } from "./options.ts"
 
 const KIND_CONNECT = 1
@@ -106,7 +107,7 @@ class Attempt<T> implements OperationOwner, DescriptorOwner, DeadlineOwner {
       throw systemError(this.fd, "socket")
     }
     core.native.setOption(core.ring, this.fd, abi.O_NO_DELAY, 1)
-    core.adoptOwner(this.fd, this)
+    core.descriptors.add(this.fd, this)
     this.slot = core.submit(abi.OP_CONNECT, 0, this.fd, KIND_CONNECT, this, this.block, 0)
     if (timeoutMs !== Number.POSITIVE_INFINITY) core.arm(this.deadline, timeoutMs)
     signal?.addEventListener("abort", this.abort, { once: true })
@@ -120,7 +121,7 @@ class Attempt<T> implements OperationOwner, DescriptorOwner, DeadlineOwner {
     this.signal?.removeEventListener("abort", this.abort)
     core.deliveries++
     if (result >= 0 && this.stopped === undefined) {
-      core.dropOwner(this.fd)
+      core.descriptors.remove(this.fd)
       this.resolve(this.make(this.fd))
       return
     }

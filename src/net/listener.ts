@@ -9,8 +9,9 @@ import { unlinkSync } from "node:fs"
 import * as abi from "../../ffi/abi.ts"
 import { invalidType, systemError, UringloopError } from "../errors.ts"
 import { decode, describeAddress, encodeUnix, type SocketAddress } from "../reactor/address.ts"
-import type { DescriptorOwner, OperationOwner, ReactorCore } from "../reactor/core.ts"
+import type { OperationOwner, ReactorCore } from "../reactor/core.ts"
 import { Deadline, type DeadlineOwner } from "../reactor/deadlines.ts"
+import type { DescriptorOwner } from "../reactor/descriptors.ts"
 import { Connection } from "./connection.ts"
 import { Handlers, type SocketHandlers } from "./handlers.ts"
 import {
@@ -57,7 +58,7 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
     const record = new Uint8Array(abi.ADDRESS_SIZE)
     core.native.name(core.ring, this.descriptor, 0, record)
     this.address = decode(record)
-    core.adoptOwner(this.descriptor, this)
+    core.descriptors.add(this.descriptor, this)
     core.hold()
   }
 
@@ -166,7 +167,7 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
       this.core.markDirty(this)
       return
     }
-    this.core.dropOwner(this.descriptor)
+    this.core.descriptors.remove(this.descriptor)
     this.descriptor = -1
     if ("unix" in this.target && !this.target.unix.startsWith("\0")) removePath(this.target.unix)
   }
@@ -224,7 +225,7 @@ export class SocketListener<Data = undefined> extends ListenerCore {
   stop(closeActiveConnections = false): void {
     this.stopWith(undefined)
     if (!closeActiveConnections) return
-    for (const owner of this.core.openOwners()) {
+    for (const owner of this.core.descriptors.all()) {
       if (owner instanceof Socket && owner.listener === this) owner.abandon()
     }
   }

@@ -9,7 +9,8 @@ import * as abi from "../../ffi/abi.ts"
 import { integerOption, invalidType, outOfRange, systemError, UringloopError } from "../errors.ts"
 import { AF_INET, AF_INET6, AF_UNIX, encodeIp, encodeUnix } from "./address.ts"
 import { MAX_BLOCK_BYTES } from "./arena.ts"
-import { type DescriptorOwner, KIND_FIRST_FREE, type OperationOwner, ReactorCore } from "./core.ts"
+import { KIND_FIRST_FREE, type OperationOwner, ReactorCore } from "./core.ts"
+import type { DescriptorOwner } from "./descriptors.ts"
 
 /** What `pollAdd` waits for, as in poll(2). */
 export const POLLIN = 1
@@ -97,7 +98,7 @@ class RawOperation implements OperationOwner {
           ? this.core.bufferBytes.slice(bufferOffset, bufferOffset + result)
           : new Uint8Array(0)
       case abi.OP_CLOSE:
-        this.core.dropOwner(this.fd)
+        this.core.descriptors.remove(this.fd)
         return undefined
       case abi.OP_POLL:
       case abi.OP_SEND:
@@ -119,12 +120,12 @@ class RawDescriptor implements DescriptorOwner, OperationOwner {
   constructor(core: ReactorCore, fd: number) {
     this.core = core
     this.fd = fd
-    core.adoptOwner(fd, this)
+    core.descriptors.add(fd, this)
   }
 
   /** Refused as busy while operations end; the reactor then closes it when the ring is released. */
   abandon(): void {
-    this.core.dropOwner(this.fd)
+    this.core.descriptors.remove(this.fd)
   }
 
   onCompletion(): void {}
@@ -207,7 +208,7 @@ export class ReactorOperations extends ReactorCore {
   /** Closes a descriptor of `socket` or `accept`. Rejects with EBUSY while operations on it are in flight. */
   closeDescriptor(fd: number): Promise<void> {
     integerOption("fd", fd, 0, MAX_FD)
-    if (!(this.ownerOf(fd) instanceof RawDescriptor)) {
+    if (!(this.descriptors.ownerOf(fd) instanceof RawDescriptor)) {
       throw outOfRange("fd", "a descriptor of socket() or accept()", fd)
     }
     return this.start(abi.OP_CLOSE, "close", fd, 0, 0, {}) as Promise<void>

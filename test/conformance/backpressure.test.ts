@@ -3,7 +3,7 @@
 
 import { expect } from "bun:test"
 import type { Connection, Socket } from "../../src/index.ts"
-import { SEND_QUEUE_LIMIT } from "../../src/net/connection_core.ts"
+import { SEND_QUEUE_LIMIT } from "../../src/net/outgoing.ts"
 import { onReactor, pause, signal, until } from "../support/harness.ts"
 import { startPeer } from "../support/peers.ts"
 import { pattern, StreamCheck } from "../support/random.ts"
