@@ -60,6 +60,12 @@ static bool power_of_two(uint32_t n) {
 }
 
 static int check_config(struct ul_config *c) {
+  // Readiness through the ring takes a whole buffer for each receive of a batch; the other engines put small
+  // ones side by side.
+  if (c->engine == UL_ENGINE_POLL && !c->buffer_count && !c->buffer_bytes) {
+    c->buffer_count = 512;
+    c->buffer_bytes = 16384;
+  }
   static const struct {
     size_t field;
     uint32_t standard, least, most;
@@ -72,8 +78,8 @@ static int check_config(struct ul_config *c) {
       {offsetof(struct ul_config, command_capacity), 4096, 8, 65536, false, "command_capacity"},
       {offsetof(struct ul_config, completion_capacity), 4096, 8, 65536, false, "completion_capacity"},
       {offsetof(struct ul_config, arena_bytes), 64u << 20, 1u << 20, 1u << 30, false, "arena_bytes"},
-      {offsetof(struct ul_config, buffer_count), 16, 1, 32768, true, "buffer_count"},
-      {offsetof(struct ul_config, buffer_bytes), 65536, 64, 1u << 20, true, "buffer_bytes"},
+      {offsetof(struct ul_config, buffer_count), 8, 1, 32768, true, "buffer_count"},
+      {offsetof(struct ul_config, buffer_bytes), 262144, 64, 1u << 20, true, "buffer_bytes"},
   };
   for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) {
     uint32_t *value = (uint32_t *)((char *)c + rules[i].field);

@@ -93,8 +93,7 @@ describe("errors of the operating system", () => {
     const own = systemError(-111, "connect", "127.0.0.1:1")
     expect(own.code).toBe(node.code ?? "")
     expect(own.syscall).toBe(node.syscall)
-    // Bun's net gives the errno positive; node's documentation and Bun's other system errors have it negative.
-    expect(Math.abs(own.errno ?? 0)).toBe(Math.abs(node.errno ?? 0))
+    expect(own.errno).toBe(node.errno)
   })
 })
 

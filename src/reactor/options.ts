@@ -16,9 +16,9 @@ export interface ReactorOptions {
   maxOperations?: number
   /** Memory for bytes on their way out, a multiple of 1 MiB. Touched as needed. Default 64 MiB. */
   sendArenaBytes?: number
-  /** Receive buffers, a power of two. Default 16: as much as stays in a core's cache. */
+  /** Receive buffers, a power of two. Default 8 (512 on the poll engine): all of them stay in a core's cache. */
   receiveBuffers?: number
-  /** Bytes of each receive buffer, a power of two; the largest chunk a read gives. Default 65,536. */
+  /** Bytes of each, a power of two; the largest chunk a read gives. Default 262,144 (16,384 on the poll engine). */
   receiveBufferBytes?: number
   /** Entries of the ring's submission queue, a power of two. Default 1024. */
   submissionEntries?: number

@@ -9,7 +9,7 @@ import { ENGINE, HOST, onReactor, openDescriptors, rejection, thrown } from "../
 type Wrong = [options: unknown, kind: "type" | "range", ...says: string[]]
 
 /** What is wrong with the refusals of `call`: a list that ought to be empty. */
-function complaints(call: (options: unknown) => unknown, all: Wrong[]): string[] {
+function complaints(call: (options: unknown) => unknown, all: readonly Wrong[]): string[] {
   return all.flatMap(([options, kind, ...says]) => {
     const shown = Bun.inspect(options, { depth: 3 }).replace(/\s+/g, " ")
     let error: Error & { code?: string }
@@ -17,6 +17,7 @@ function complaints(call: (options: unknown) => unknown, all: Wrong[]): string[]
       error = thrown(() => {
         const result = call(options)
         if (result instanceof Promise) result.catch(() => undefined)
+        if (result instanceof Reactor) void result.close()
       })
     } catch (caught) {
       return [`${shown}: ${(caught as Error).message}`]
@@ -32,8 +33,8 @@ const socket = { data() {} }
 
 /** Wrong for `listen` and `connect` alike. */
 const COMMON: Wrong[] = [
-  [undefined, "type", "options must be an object"],
-  [null, "type", "options must be an object"],
+  [undefined, "type"],
+  [null, "type"],
   ["127.0.0.1:80", "type", "options must be an object"],
   [{ port: 1 }, "type", '"hostname"', '"unix"'],
   [{ hostname: 5, port: 1 }, "type", "hostname must be a string"],

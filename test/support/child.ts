@@ -24,7 +24,7 @@ export interface Child {
   /** Waits until it has printed `text`. */
   until(text: string): Promise<void>
   readonly exited: Promise<Outcome>
-  kill(): void
+  signal(name: NodeJS.Signals): void
 }
 
 /** Runs a program to its end. */
@@ -68,7 +68,7 @@ export function startChild(program: string, env: Record<string, string> = {}, li
   return {
     stdout: () => printed,
     exited,
-    kill: () => child.kill("SIGKILL"),
+    signal: (name) => child.kill(name),
     async until(text) {
       while (!printed.includes(text)) {
         if (isOver) throw new Error(`the child ended without "${text}": ${JSON.stringify(await exited)}`)

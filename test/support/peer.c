@@ -8,9 +8,10 @@
  *   half    connect, send `bytes`, end the sending side, read to the end: "ok READ HASH"
  *   drip    send `bytes`, one at a time, `delay` microseconds between; end; read to the end
  *   slow    read to the end, `chunk` bytes at a time with `delay` microseconds between: "ok READ HASH"
- *   short   `total` connections, `parallel` at a time: connect, send `bytes`, read them back, close
- *   burst   `total` connections: connect, send `bytes`, close at once
+ *   short   `total` connections, `parallel` at a time: connect, send `bytes`, read them back, close; from
+ * `sources` addresses 127.0.0.x in turn burst   `total` connections: connect, send `bytes`, close at once
  *   echo    `count` connections send `bytes` each in random chunks, check every byte that comes back
+ *   echo1   one connection: `total` times, one after the other, send `bytes` and read them back
  *
  * Byte i of connection c is (i * 31 + c * 17 + i / 251) & 255. HASH is FNV-1a of what was read, 32 bits.
  */
@@ -34,7 +35,8 @@
 
 static const char *verdict_file;
 static struct sockaddr_in server;
-static long count = 1, bytes = 0, wait_bytes = 0, delay = 0, chunk = 1024, total = 1, parallel = 1, seed = 1;
+static long count = 1, bytes = 0, wait_bytes = 0, delay = 0, chunk = 1024, total = 1, parallel = 1, seed = 1,
+            sources = 1;
 
 static void verdict(const char *format, ...) {
   char name[4096];
@@ -76,6 +78,15 @@ static int dial(int flags) {
     verdict("fail socket: %s", strerror(errno));
   int one = 1;
   setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  if (sources > 1) {
+    static uint32_t next;
+    struct sockaddr_in from = {.sin_family = AF_INET};
+    from.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1 + next++ % (uint32_t)sources);
+    // The port is picked at the connect, when the whole address is known.
+    setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    if (bind(fd, (struct sockaddr *)&from, sizeof from))
+      verdict("fail bind: %s", strerror(errno));
+  }
   if (connect(fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS)
     verdict("fail connect: %s", strerror(errno));
   return fd;
@@ -239,6 +250,25 @@ static void mode_echo(void) {
   verdict("ok %ld", count);
 }
 
+static void mode_echo1(void) {
+  uint8_t message[4096], answer[4096];
+  int fd = dial(0);
+  for (long i = 0; i < total; i++) {
+    fill(message, i, 0, bytes);
+    if (send(fd, message, (size_t)bytes, MSG_NOSIGNAL) != bytes)
+      verdict("fail send %ld: %s", i, strerror(errno));
+    for (long got = 0; got < bytes;) {
+      ssize_t n = recv(fd, answer + got, (size_t)(bytes - got), 0);
+      if (n <= 0)
+        verdict("fail read %ld: %s", i, n ? strerror(errno) : "the end");
+      got += n;
+    }
+    if (memcmp(message, answer, (size_t)bytes))
+      verdict("fail answer %ld differs", i);
+  }
+  verdict("ok %ld", total);
+}
+
 static void mode_short(void) {
   struct connection *all = calloc((size_t)parallel, sizeof *all);
   int poll = epoll_create1(EPOLL_CLOEXEC);
@@ -292,14 +322,16 @@ static void mode_short(void) {
 static const struct {
   const char *name;
   void (*run)(void);
-} modes[] = {{"hold", mode_hold}, {"reset", mode_reset}, {"half", mode_half},   {"drip", mode_drip},
-             {"slow", mode_half}, {"short", mode_short}, {"burst", mode_burst}, {"echo", mode_echo}};
+} modes[] = {{"hold", mode_hold},   {"reset", mode_reset}, {"half", mode_half},
+             {"drip", mode_drip},   {"slow", mode_half},   {"short", mode_short},
+             {"burst", mode_burst}, {"echo", mode_echo},   {"echo1", mode_echo1}};
 
 static const struct {
   const char *name;
   long *value;
-} settings[] = {{"count", &count}, {"bytes", &bytes}, {"wait", &wait_bytes},   {"delay", &delay},
-                {"chunk", &chunk}, {"total", &total}, {"parallel", &parallel}, {"seed", &seed}};
+} settings[] = {{"count", &count},       {"bytes", &bytes}, {"wait", &wait_bytes},
+                {"delay", &delay},       {"chunk", &chunk}, {"total", &total},
+                {"parallel", &parallel}, {"seed", &seed},   {"sources", &sources}};
 
 int main(int argc, char **argv) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
