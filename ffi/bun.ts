@@ -32,15 +32,6 @@ const symbols = {
     ],
     returns: i32,
   },
-  ul_send_now: {
-    args: [
-      u32 /* uint32_t ring */,
-      i32 /* int32_t fd */,
-      pointer /* const void *data */,
-      u32 /* uint32_t length */,
-    ],
-    returns: i32,
-  },
   ul_socket: { args: [u32 /* uint32_t ring */, u32 /* uint32_t family */], returns: i32 },
   ul_adopt: { args: [u32 /* uint32_t ring */, i32 /* int32_t fd */], returns: i32 },
   ul_name: {
@@ -117,7 +108,6 @@ function load(path: string): Native {
     eventFd: s.ul_event_fd,
     watch: s.ul_watch,
     listen: (ring, address, backlog, flags) => s.ul_listen(ring, ptr(address), backlog, flags),
-    sendNow: (ring, fd, bytes) => s.ul_send_now(ring, fd, ptr(bytes), bytes.byteLength),
     socket: s.ul_socket,
     adopt: s.ul_adopt,
     name: (ring, fd, peer, out) => s.ul_name(ring, fd, peer, ptr(out)),

@@ -32,8 +32,6 @@ export interface Native {
   watch(ring: number, fd: number): number
   /** Opens a listening stream socket on a `struct ul_address`. Returns the descriptor, owned by the ring. */
   listen(ring: number, address: Uint8Array, backlog: number, flags: number): number
-  /** Sends without waiting and without the arena. Returns the bytes taken, or a negated errno (`-EAGAIN`: none). */
-  sendNow(ring: number, fd: number, bytes: Uint8Array): number
   /** Opens a stream socket of a family. Returns the descriptor, owned by the ring. */
   socket(ring: number, family: number): number
   /** Takes over a stream socket or listener that somebody else opened. */

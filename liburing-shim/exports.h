@@ -29,10 +29,6 @@ UL_EXPORT int32_t ul_event_fd(uint32_t ring);
  * per ring. */
 UL_EXPORT int32_t ul_watch(uint32_t ring, int32_t fd);
 
-/* socket.c: sends without waiting and without the arena, for data too large to be copied first. Returns the
-   bytes taken, or a negated errno (-EAGAIN: none). The bytes are read before it returns. */
-UL_EXPORT int32_t ul_send_now(uint32_t ring, int32_t fd, const void *data, uint32_t length);
-
 /* socket.c: set-up that is not hot. Descriptors that come out of here are owned by the ring. */
 UL_EXPORT int32_t ul_listen(uint32_t ring, const struct ul_address *address, int32_t backlog, uint32_t flags);
 UL_EXPORT int32_t ul_socket(uint32_t ring, uint32_t family);

@@ -139,20 +139,6 @@ int32_t ul_adopt(uint32_t handle, int32_t fd) {
   return ul_own(ring, fd, family);
 }
 
-int32_t ul_send_now(uint32_t handle, int32_t fd, const void *data, uint32_t length) {
-  struct ul_ring *ring = ul_ring_of(handle);
-  if (!ring || !data || !ul_owned(ring, fd))
-    return -EBADF;
-  if (!length || length > INT32_MAX)
-    return -EINVAL;
-  ring->header->system_calls++;
-  ssize_t taken = send(fd, data, length, MSG_DONTWAIT | MSG_NOSIGNAL);
-  if (taken < 0)
-    return -errno;
-  ring->header->bytes_sent += (uint64_t)taken;
-  return (int32_t)taken;
-}
-
 int32_t ul_name(uint32_t handle, int32_t fd, uint32_t peer, struct ul_address *out) {
   struct ul_ring *ring = ul_ring_of(handle);
   if (!ring || !out || !ul_owned(ring, fd))

@@ -187,7 +187,7 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
     if (this.writers.length === 0) {
       if (typeof data === "string" && data.length > 0 && this.queueText(data) >= 0) return done
       const bytes = bytesOf(data)
-      const count = this.queueBytes(bytes)
+      const count = this.queueBytes(bytes, 0, bytes.length)
       if (count === bytes.length) return done
       return this.waitToWrite(bytes.subarray(count), signal, timeoutMs)
     }
@@ -286,7 +286,7 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
     while (this.writers.length > 0) {
       const waiter = this.writers[0]
       if (waiter.bytes.length > 0) {
-        const count = this.queueBytes(waiter.bytes)
+        const count = this.queueBytes(waiter.bytes, 0, waiter.bytes.length)
         waiter.bytes = waiter.bytes.subarray(count)
         if (waiter.bytes.length > 0) break
       } else if (this.pendingBytes > 0) break

@@ -194,10 +194,6 @@ export abstract class ConnectionCore
     return this.queueLength + this.sentLength
   }
 
-  protected override get isIdle(): boolean {
-    return this.sendSlot < 0 && this.queueLength === 0
-  }
-
   protected get isHalfOpen(): boolean {
     return (this.state & HALF_OPEN) !== 0
   }

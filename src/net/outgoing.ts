@@ -13,12 +13,6 @@ export const SEND_QUEUE_LIMIT = MAX_BLOCK_BYTES
 const SCARCE_BLOCK_BYTES = 64 * 1024
 const LAST_BLOCK_BYTES = 16 * 1024
 
-/**
- * From this size on, what is written goes straight to the kernel when nothing is queued before it: a system call costs less
- * than copying so much. docs/decisions/large-writes.md. Also above the size from which a runtime's arrays stay in place.
- */
-export const DIRECT_BYTES = 8 * 1024
-
 export const NO_BLOCK = -1
 
 export abstract class OutgoingQueue extends Endpoint implements Flushable {
@@ -38,26 +32,8 @@ export abstract class OutgoingQueue extends Endpoint implements Flushable {
     this.core.markDirty(this)
   }
 
-  /** Takes bytes: queues a copy, or sends them at once. Returns how many: fewer, or 0, when the queue's limit or the arena is reached. */
-  protected queueBytes(source: Uint8Array): number {
-    const direct = source.length >= DIRECT_BYTES && this.isIdle ? this.sendDirect(source) : 0
-    if (direct === source.length) return direct
-    return direct + this.append(source, direct, source.length - direct)
-  }
-
-  /** Nothing that was written before is queued or in flight. */
-  protected abstract get isIdle(): boolean
-
-  /** Returns the bytes that the kernel took. An error shows itself to the SEND that follows. */
-  private sendDirect(source: Uint8Array): number {
-    const taken = this.core.native.sendNow(this.core.ring, this.descriptor, source)
-    if (taken <= 0) return 0
-    this.core.directSends++
-    this.written += taken
-    return taken
-  }
-
-  private append(source: Uint8Array, start: number, length: number): number {
+  /** Queues a copy of bytes. Returns how many: fewer, or 0, when the queue's limit or the arena is reached. */
+  protected queueBytes(source: Uint8Array, start: number, length: number): number {
     const room = SEND_QUEUE_LIMIT - this.queueLength
     const count = this.reserve(length < room ? length : room)
     if (count > 0) {

@@ -207,7 +207,7 @@ export class Socket<Data = undefined> extends ConnectionCore {
   }
 
   private take(bytes: Uint8Array): number {
-    return bytes.length === 0 ? 0 : this.touch(this.queueBytes(bytes))
+    return bytes.length === 0 ? 0 : this.touch(this.queueBytes(bytes, 0, bytes.length))
   }
 
   private touch(count: number): number {
