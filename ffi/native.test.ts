@@ -134,7 +134,7 @@ function configOf(engine: number): Uint8Array {
 }
 
 /** A `struct ul_address` of an abstract unix name. */
-function abstractAddress(name: string): Uint8Array {
+function abstractAddress(name: string): Uint8Array<ArrayBuffer> {
   const bytes = Buffer.from(`\0${name}`)
   const record = new Uint8Array(abi.ADDRESS_SIZE)
   const view = new DataView(record.buffer)

@@ -1,7 +1,8 @@
 // The border to native code: calls, and reading memory that both sides see.
 
 import { CString, dlopen, type Pointer, read, toArrayBuffer } from "bun:ffi"
-import { bench, do_not_optimize, group } from "mitata"
+import { do_not_optimize } from "mitata"
+import type { Cost, Group } from "./table.ts"
 
 const PROT_READ_WRITE = 3
 const MAP_PRIVATE_ANONYMOUS = 0x22
@@ -30,34 +31,51 @@ export function externalMemory(bytes: number): ArrayBuffer {
   return toArrayBuffer(map(bytes), 0, bytes)
 }
 
-export function memoryBenches(): void {
+export function memoryGroups(): Group[] {
+  return [
+    { name: "calls", open: callCosts },
+    { name: "shared words", open: wordCosts },
+  ]
+}
+
+function callCosts(): Cost[] {
+  const argument = new Uint8Array(2048)
+  return [
+    { name: "abs(int)", call: () => do_not_optimize(libc.abs(-3)) },
+    { name: "strnlen(typed array, n)", call: () => do_not_optimize(libc.strnlen(argument, 16)) },
+    { name: "getppid, a system call", call: () => do_not_optimize(libc.getppid()) },
+    {
+      name: "a C string made into a string",
+      call: () => do_not_optimize(new CString(libc.strerror(2)!).toString()),
+    },
+  ]
+}
+
+function wordCosts(): Cost[] {
   const address = map(1 << 16)
   const words = new Uint32Array(toArrayBuffer(address, 0, 1 << 16))
   const longs = new BigUint64Array(words.buffer)
   const own = new Uint32Array(1 << 14)
-  const argument = new Uint8Array(2048)
   let at = 0
   const next = () => {
     at = (at + 4) & 0x3fff
     return at
   }
-  group("calls", () => {
-    bench("call: abs(int)", () => do_not_optimize(libc.abs(-3)))
-    bench("call: strnlen(typed array, n)", () => do_not_optimize(libc.strnlen(argument, 16)))
-    bench("call: getppid, a system call", () => do_not_optimize(libc.getppid()))
-    bench("call: a C string made into a string", () =>
-      do_not_optimize(new CString(libc.strerror(2)!).toString()),
-    )
-  })
-  group("shared words", () => {
-    bench("read: external typed array", () => do_not_optimize(words[next()]))
-    bench("read: own typed array", () => do_not_optimize(own[next()]))
-    bench("read: Atomics.load, external", () => do_not_optimize(Atomics.load(words, next())))
-    bench("read: bun:ffi read.u32", () => do_not_optimize(read.u32(address, next())))
-    bench("read: external BigUint64Array to Number", () => do_not_optimize(Number(longs[next() >> 1])))
-    bench("write: 8 words of a record, external", () => {
-      const start = next() & ~7
-      for (let i = 0; i < 8; i++) words[start + i] = i
-    })
-  })
+  return [
+    { name: "read: external typed array", call: () => do_not_optimize(words[next()]) },
+    { name: "read: own typed array", call: () => do_not_optimize(own[next()]) },
+    { name: "read: Atomics.load, external", call: () => do_not_optimize(Atomics.load(words, next())) },
+    { name: "read: bun:ffi read.u32", call: () => do_not_optimize(read.u32(address, next())) },
+    {
+      name: "read: external BigUint64Array to Number",
+      call: () => do_not_optimize(Number(longs[next() >> 1])),
+    },
+    {
+      name: "write: 8 words of a record, external",
+      call() {
+        const start = next() & ~7
+        for (let i = 0; i < 8; i++) words[start + i] = i
+      },
+    },
+  ]
 }

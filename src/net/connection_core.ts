@@ -24,8 +24,8 @@ import {
   CLOSE_ASKED,
   DETACHED,
   DIRTY,
+  DISCARDS,
   END_ASKED,
-  END_BOTH,
   END_HELD,
   FIN_ASKED,
   FIN_PENDING,
@@ -55,8 +55,8 @@ export const DEADLINE_FIRST_FREE = 1
 const ECANCELED = 125
 const ENOBUFS = 105
 const ENOTCONN = 107
+const SHUT_RD = 0
 const SHUT_WR = 1
-const SHUT_RDWR = 2
 
 export abstract class ConnectionCore
   extends OutgoingQueue
@@ -130,10 +130,10 @@ export abstract class ConnectionCore
       this.state &= ~CANCELLING
     }
     if (result > 0) {
-      if ((this.state & (PAUSED | DETACHED)) === 0 && this.held === undefined) {
+      if ((this.state & (PAUSED | DETACHED | DISCARDS)) === 0 && this.held === undefined) {
         this.core.deliveries++
         this.onBytes(bufferOffset, result)
-      } else if ((this.state & DETACHED) === 0) {
+      } else if ((this.state & (DETACHED | DISCARDS)) === 0) {
         this.held ??= []
         this.held.push(Buffer.copyBytesFrom(this.core.bufferBytes, bufferOffset, result))
       }
@@ -274,8 +274,7 @@ export abstract class ConnectionCore
   }
 
   private sendFin(): void {
-    const how = this.state & END_BOTH ? SHUT_RDWR : SHUT_WR
-    const slot = this.core.submit(abi.OP_SHUTDOWN, 0, this.descriptor, KIND_SHUTDOWN, this, 0, how)
+    const slot = this.core.submit(abi.OP_SHUTDOWN, 0, this.descriptor, KIND_SHUTDOWN, this, 0, SHUT_WR)
     if (slot >= 0) this.state |= FIN_ASKED | FIN_PENDING
     else this.fail(new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight"))
   }
@@ -286,6 +285,13 @@ export abstract class ConnectionCore
     this.state |= END_ASKED
     if (this.state & PEER_ENDED) this.detach(undefined)
     else this.markDirty()
+  }
+
+  /** Ends reading: the receive in flight ends as if the peer had ended its side. Writing goes on. */
+  protected endReceiving(): void {
+    if (this.state & (PEER_ENDED | DETACHED | FIN_PENDING)) return
+    const slot = this.core.submit(abi.OP_SHUTDOWN, 0, this.descriptor, KIND_SHUTDOWN, this, 0, SHUT_RD)
+    if (slot >= 0) this.state |= FIN_PENDING
   }
 
   // ---- the end ----

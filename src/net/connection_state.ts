@@ -35,7 +35,7 @@ export const END_HELD = 8192
 export const FLUSH_AWAITED = 16384
 /** In the reactor's list of owners that found no send memory. */
 export const STARVED = 32768
-/** Ending our side ends reading as well. */
-export const END_BOTH = 65536
+/** What arrives is dropped: the program's `open` has thrown, and the peer is only waited for. */
+export const DISCARDS = 65536
 /** CLOSE has completed. */
 export const RELEASED = 131072

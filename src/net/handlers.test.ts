@@ -126,13 +126,19 @@ describe("binaryType", () => {
   })
 
   test("others are refused", () => {
-    for (const binaryType of ["", "Buffer", "blob", 1, {}]) {
+    for (const binaryType of ["", "Buffer", "blob", "toString"]) {
       const error = refusal({ data, binaryType })
       expect(error).toBeInstanceOf(RangeError)
       expect(error.code).toBe("ERR_OUT_OF_RANGE")
       expect(error.message).toStartWith(
         "socket.binaryType must be one of buffer, uint8array, arraybuffer, received ",
       )
+    }
+    for (const binaryType of [1, {}, true]) {
+      const error = refusal({ data, binaryType })
+      expect(error).toBeInstanceOf(TypeError)
+      expect(error.code).toBe("ERR_INVALID_ARG_TYPE")
+      expect(error.message).toStartWith("socket.binaryType must be a string, received ")
     }
   })
 })

@@ -67,6 +67,7 @@ export class Handlers {
         throw outOfRange(`socket.${name}`, "absent: TLS is not offered here", given[name])
     }
     const binaryType = given.binaryType ?? "buffer"
+    if (typeof binaryType !== "string") throw invalidType("socket.binaryType", "a string", binaryType)
     if (!BINARY_TYPES.includes(binaryType as BinaryType)) {
       throw outOfRange("socket.binaryType", `one of ${BINARY_TYPES.join(", ")}`, binaryType)
     }

@@ -202,7 +202,7 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
 export class SocketListener<Data = undefined> extends ListenerCore {
   /** Given to each new socket as its `data`. */
   data: Data
-  private handlers: Handlers
+  private readonly handlers: Handlers
 
   constructor(core: ReactorCore, options: ListenAddressOptions & SocketOptions<Data>) {
     // Before the descriptor exists.
@@ -230,9 +230,9 @@ export class SocketListener<Data = undefined> extends ListenerCore {
     }
   }
 
-  /** Replaces the handlers for connections to come. */
+  /** Replaces the handlers, of the connections that are open as well. */
   reload(options: { socket: SocketHandlers<Data> }): void {
-    this.handlers = new Handlers(options?.socket, this.handlers.borrow)
+    Object.assign(this.handlers, new Handlers(options?.socket, this.handlers.borrow))
   }
 
   [Symbol.dispose](): void {

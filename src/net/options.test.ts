@@ -116,6 +116,16 @@ describe.each([
     )
   })
 
+  test("refused: a unix path that the kernel could not take", () => {
+    expectRange(
+      thrown(() => check({ unix: "" })),
+      'unix must be a path of 1 to 107 bytes, received ""',
+    )
+    expect(check({ unix: "p".repeat(107) })).toEqual({ unix: "p".repeat(107) })
+    expect(thrown(() => check({ unix: "p".repeat(108) }))).toBeInstanceOf(RangeError)
+    expect(thrown(() => check({ unix: "a\0b" }))).toBeInstanceOf(RangeError)
+  })
+
   test("refused: allowHalfOpen that is no boolean", () => {
     for (const [value, received] of [
       [1, "1"],

@@ -3,7 +3,7 @@
  * adds stands behind them.
  */
 import { integerOption, invalidType, outOfRange } from "../errors.ts"
-import { portOption } from "../reactor/address.ts"
+import { encodeUnix, portOption } from "../reactor/address.ts"
 import type { SocketHandlers } from "./handlers.ts"
 
 /** Accept queue of a listener. Bun's is 512 whatever is asked for: bursts then wait for SYN retries. */
@@ -118,6 +118,7 @@ function targetOf(
     if (hostname !== undefined || port !== undefined) {
       throw outOfRange("unix", "given without hostname and port", unix)
     }
+    encodeUnix(unix)
     return { unix }
   }
   if (hostname === undefined) {

@@ -2,6 +2,7 @@
  * The reactor as programs have it: operations as promises, listeners and connections; and the default one that `listen` and
  * `connect` use.
  */
+import { invalidType } from "../errors.ts"
 import { ReactorOperations } from "../reactor/operations.ts"
 import type { ReactorOptions } from "../reactor/options.ts"
 import { Connection } from "./connection.ts"
@@ -33,6 +34,7 @@ export class Reactor extends ReactorOperations implements AsyncDisposable {
   listen<Data = undefined>(options: ListenAddressOptions & SocketOptions<Data>): SocketListener<Data>
   listen(options: ListenAddressOptions & { socket?: undefined }): Listener
   listen<Data>(options: ListenForm<Data>): SocketListener<Data> | Listener {
+    if (typeof options !== "object" || options === null) throw invalidType("options", "an object", options)
     if (isCallbackForm(options)) return new SocketListener<Data>(this, options)
     return new Listener(this, { ...options, allowHalfOpen: options?.allowHalfOpen ?? true })
   }
@@ -51,26 +53,22 @@ export class Reactor extends ReactorOperations implements AsyncDisposable {
       return dial(this, target, options, (fd) => new Connection(this, fd, halfOpen))
     }
     const handlers = new Handlers(options.socket, borrowOption(options))
+    const data = options.data as Data
     const dialled = dial(this, target, options, (fd) => {
-      const socket = new Socket<Data>(
-        this,
-        fd,
-        handlers,
-        options.data as Data,
-        undefined,
-        options.allowHalfOpen === true,
-      )
+      const socket = new Socket<Data>(this, fd, handlers, data, undefined, options.allowHalfOpen === true)
       socket.opened()
       return socket
     })
-    return handlers.connectError === undefined
-      ? dialled
-      : dialled.catch((error) => this.refused(handlers, error))
+    if (handlers.connectError === undefined) return dialled
+    return dialled.catch((error) => this.refused(handlers, data, error))
   }
 
-  private refused(handlers: Handlers, error: unknown): never {
+  private refused<Data>(handlers: Handlers, data: Data, error: unknown): never {
     try {
-      ;(handlers.connectError as (socket: undefined, error: unknown) => unknown)(undefined, error)
+      ;(handlers.connectError as (socket: Socket<Data>, error: unknown) => unknown)(
+        Socket.neverOpen(this, handlers, data),
+        error,
+      )
     } catch (second) {
       this.reportUncaught(second)
     }

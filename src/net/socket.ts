@@ -6,7 +6,7 @@ import { integerOption, invalidType, outOfRange } from "../errors.ts"
 import type { ReactorCore } from "../reactor/core.ts"
 import { Deadline } from "../reactor/deadlines.ts"
 import { ConnectionCore, DEADLINE_FIRST_FREE } from "./connection_core.ts"
-import { DETACHED, END_ASKED, END_BOTH } from "./connection_state.ts"
+import { DETACHED, DISCARDS, END_ASKED } from "./connection_state.ts"
 import { Handlers, type SocketHandlers } from "./handlers.ts"
 import type { SocketListener } from "./listener.ts"
 
@@ -41,10 +41,20 @@ export class Socket<Data = undefined> extends ConnectionCore {
     this.listener = listener
   }
 
-  /** The program hears of it, and receiving starts. For listeners and dials. */
+  /** Receiving starts, and the program hears of it. For listeners and dials. */
   opened(): void {
-    if (this.handlers.open !== undefined) this.call(this.handlers.open, undefined)
     this.startReceiving()
+    if (this.state & DETACHED || this.handlers.open === undefined) return
+    if (this.call(this.handlers.open, undefined)) return
+    // As in Bun: a connection whose open has thrown is not served. Closing it with bytes unread would be a reset.
+    this.state |= DISCARDS
+    this.endSending()
+  }
+
+  /** What `connectError` gets: a closed socket with the program's data. */
+  static neverOpen<Data>(core: ReactorCore, handlers: Handlers, data: Data): Socket<Data> {
+    const socket = Object.create(Socket.prototype) as Socket<Data>
+    return Object.assign(socket, { core, handlers, data, descriptor: -1, state: DETACHED })
   }
 
   /** 1 open, -1 closed, as in Bun. */
@@ -85,11 +95,11 @@ export class Socket<Data = undefined> extends ConnectionCore {
     if ((this.state & DETACHED) === 0 && this.pendingBytes > 0) this.core.flushNow()
   }
 
-  /** Ends our side once all is sent; reading goes on with `true`, and ends as well otherwise. */
-  shutdown(halfClose?: boolean): void {
+  /** Ends our side once all is sent, and reading goes on; with `true` ends reading instead, and writing goes on, as in Bun. */
+  shutdown(endReading?: boolean): void {
     if (this.state & DETACHED) return
-    if (halfClose !== true) this.state |= END_BOTH
-    this.endSending()
+    if (endReading === true) this.endReceiving()
+    else this.endSending()
   }
 
   /** Closes at once: nothing more is sent, and the peer sees a reset. */
@@ -130,7 +140,8 @@ export class Socket<Data = undefined> extends ConnectionCore {
 
   /** Replaces the handlers, as in Bun: `reload({ socket: { data() {} } })` or the handlers themselves. */
   reload(options: SocketHandlers<Data> | { socket: SocketHandlers<Data> }): void {
-    const given = "socket" in options ? options.socket : options
+    const isWrapped = typeof options === "object" && options !== null && "socket" in options
+    const given = isWrapped ? options.socket : options
     this.handlers = new Handlers(given, this.handlers.borrow)
   }
 
@@ -185,11 +196,14 @@ export class Socket<Data = undefined> extends ConnectionCore {
     else if (this.handlers.timeout !== undefined) this.call(this.handlers.timeout, undefined)
   }
 
-  private call(handler: unknown, argument: unknown): void {
+  /** Returns false when the handler has thrown. */
+  private call(handler: unknown, argument: unknown): boolean {
     try {
       ;(handler as Call)(this as Socket<unknown>, argument)
+      return true
     } catch (error) {
       this.handlerThrew(error)
+      return false
     }
   }
 

@@ -316,7 +316,14 @@ describe("a turn", () => {
   test("takes another round for what waits, though nothing completed", () => {
     const { core, loop } = setUpBusy()
     core.hasWork = true
-    core.script = [{ run: () => {} }, { run: () => void (core.hasWork = false) }]
+    core.script = [
+      { run: () => {} },
+      {
+        run: () => {
+          core.hasWork = false
+        },
+      },
+    ]
     loop.runTurn()
     expect(core.takeWaits()).toEqual([STAY_NS, STAY_NS])
   })
@@ -338,7 +345,14 @@ describe("a turn", () => {
 
   test("that closes the reactor is the last", () => {
     const { core, loop } = setUpBusy()
-    core.script = [{ ...ANSWERED, run: () => void (core.isClosed = true) }]
+    core.script = [
+      {
+        ...ANSWERED,
+        run: () => {
+          core.isClosed = true
+        },
+      },
+    ]
     loop.runTurn()
     expect(core.takeWaits()).toHaveLength(1)
     expect(loop.turns).toEqual([])
@@ -497,7 +511,9 @@ describe("falling asleep", () => {
   })
 
   test("with stays of zero: after as many rounds without news", () => {
-    const { core, host, loop } = setUp((core) => void (core.settings.stayNs = 0))
+    const { core, host, loop } = setUp((core) => {
+      core.settings.stayNs = 0
+    })
     host.schedule()
     for (let i = 0; i < SLEEP_AFTER; i++) loop.runTurn()
     expect(core.waits).toEqual(Array(SLEEP_AFTER + 1).fill(0))
@@ -517,7 +533,9 @@ describe("asleep", () => {
   })
 
   test("so does the eventfd", () => {
-    const { core, loop } = setUpAsleep((core) => void (core.hasHolds = true))
+    const { core, loop } = setUpAsleep((core) => {
+      core.hasHolds = true
+    })
     loop.watch.onReadable()
     expect(core.takeNotified()).toEqual([0])
     expect(loop.turns).toHaveLength(1)
@@ -535,7 +553,11 @@ describe("asleep", () => {
   })
 
   test("the watch is open while something holds the reactor", () => {
-    expect(setUpAsleep((core) => void (core.hasHolds = true)).loop.watch.isOpen).toBe(true)
+    expect(
+      setUpAsleep((core) => {
+        core.hasHolds = true
+      }).loop.watch.isOpen,
+    ).toBe(true)
     expect(setUpAsleep().loop.watch.isOpen).toBe(false)
   })
 
@@ -564,7 +586,9 @@ describe("asleep", () => {
 })
 
 describe("asleep with nothing but unreferenced sockets", () => {
-  const unreferenced = (core: FakeCore) => void (core.hasPending = true)
+  const unreferenced = (core: FakeCore) => {
+    core.hasPending = true
+  }
 
   test("looks every 2 ms, from a timer that does not keep the process alive", () => {
     const { core, loop } = setUpAsleep(unreferenced)
@@ -588,7 +612,13 @@ describe("asleep with nothing but unreferenced sockets", () => {
 
   test("wakes when a deadline of the look asked for something", () => {
     const { core, loop } = setUpAsleep(unreferenced)
-    core.script = [{ run: () => void (core.hasWork = true) }]
+    core.script = [
+      {
+        run: () => {
+          core.hasWork = true
+        },
+      },
+    ]
     loop.fireTimer()
     expect(loop.turns).toHaveLength(1)
   })
@@ -617,7 +647,13 @@ describe("asleep with nothing but unreferenced sockets", () => {
 
   test("a look that closes the reactor is the last", () => {
     const { core, loop } = setUpAsleep(unreferenced)
-    core.script = [{ run: () => void (core.isClosed = true) }]
+    core.script = [
+      {
+        run: () => {
+          core.isClosed = true
+        },
+      },
+    ]
     loop.fireTimer()
     expect(loop.timers.size).toBe(0)
     expect(loop.turns).toEqual([])
@@ -648,11 +684,23 @@ describe("asleep with a deadline", () => {
 
   test("the look sets the next timer", () => {
     const { core, loop } = due(5, true)
-    core.script = [{ run: () => void (core.dueMs = 70) }]
+    core.script = [
+      {
+        run: () => {
+          core.dueMs = 70
+        },
+      },
+    ]
     loop.fireTimer()
     expect(core.takeWaits()).toEqual([0])
     expect(loop.timer).toMatchObject({ afterMs: 70 })
-    core.script = [{ run: () => void (core.dueMs = undefined) }]
+    core.script = [
+      {
+        run: () => {
+          core.dueMs = undefined
+        },
+      },
+    ]
     loop.fireTimer()
     expect(loop.timers.size).toBe(0)
   })
@@ -672,7 +720,9 @@ describe("holds while busy", () => {
   })
 
   test("a hold that goes needs nothing", () => {
-    const { core, host, loop } = setUpBusy((core) => void (core.hasHolds = true))
+    const { core, host, loop } = setUpBusy((core) => {
+      core.hasHolds = true
+    })
     core.hasHolds = false
     host.holdsChanged()
     expect(loop.turns).toHaveLength(1)
@@ -702,7 +752,9 @@ describe("the descriptor of the runtime's loop", () => {
   })
 
   test("is given up after some attempts", () => {
-    const { core, host, loop } = setUpAsleep((core) => void (core.hasHolds = true))
+    const { core, host, loop } = setUpAsleep((core) => {
+      core.hasHolds = true
+    })
     for (let i = 0; i < 3 * DISCOVERY_ATTEMPTS; i++) {
       host.schedule()
       runUntilAsleep(core)

@@ -7,7 +7,7 @@
  */
 import * as abi from "../../ffi/abi.ts"
 import { integerOption, invalidType, outOfRange, systemError, UringloopError } from "../errors.ts"
-import { AF_INET, AF_INET6, AF_UNIX, encodeIp, encodeUnix } from "./address.ts"
+import { AF_INET, AF_INET6, AF_UNIX, encodeIp, encodeUnix, portOption } from "./address.ts"
 import { MAX_BLOCK_BYTES } from "./arena.ts"
 import { KIND_FIRST_FREE, type OperationOwner, ReactorCore } from "./core.ts"
 import type { DescriptorOwner } from "./descriptors.ts"
@@ -166,7 +166,11 @@ export class ReactorOperations extends ReactorCore {
 
   /** Connects a descriptor of `socket()`. */
   connectDescriptor(fd: number, address: RawAddress, options: OperationOptions = {}): Promise<void> {
-    const record = "unix" in address ? encodeUnix(address.unix) : encodeIp(address.hostname, address.port)
+    if (typeof address !== "object" || address === null) throw invalidType("address", "an object", address)
+    const record =
+      "unix" in address
+        ? encodeUnix(address.unix)
+        : encodeIp(address.hostname, portOption("port", address.port))
     return this.startWithBlock(abi.OP_CONNECT, "connect", fd, record, options) as Promise<void>
   }
 
@@ -273,6 +277,10 @@ export class ReactorOperations extends ReactorCore {
   }
 
   private refusal(op: number, fd: number, options: OperationOptions): unknown {
+    if (typeof options !== "object" || options === null) return invalidType("options", "an object", options)
+    if (options.signal !== undefined && !(options.signal instanceof AbortSignal)) {
+      return invalidType("signal", "an AbortSignal", options.signal)
+    }
     if (!this.isOpen) return new UringloopError("REACTOR_CLOSED", "the reactor is closed")
     const hasFd = op !== abi.OP_TIMEOUT && op !== abi.OP_NOP
     if (hasFd && !(Number.isInteger(fd) && fd >= 0 && fd <= MAX_FD)) {

@@ -197,9 +197,12 @@ describe.each(CHOICES)("$name", ({ name, variable, allowed }) => {
       expect(error).toBeInstanceOf(RangeError)
       expect(error.message).toBe(`${name} must be one of ${list}, received ${JSON.stringify(choice)}`)
     }
-    const error = thrown(() => settle(wrong({ [name]: 1 })))
-    expect(error).toBeInstanceOf(TypeError)
-    expect(error.message).toBe(`${name} must be a string, received 1`)
+    process.env[variable] = standard
+    for (const choice of [1, null, true]) {
+      const error = thrown(() => settle(wrong({ [name]: choice })))
+      expect(error).toBeInstanceOf(TypeError)
+      expect(error.message).toBe(`${name} must be a string, received ${choice}`)
+    }
   })
 
   test("comes from the environment when the program does not say; the program wins", () => {
@@ -255,7 +258,19 @@ describe("disable", () => {
     )
   })
 
-  test("refuses other names", () => {
+  test("refuses what is no list", () => {
+    for (const disable of ["multishot_recv", 5, null, { length: 0 }]) {
+      const error = thrown(() => settle(wrong({ disable })))
+      expect(error).toBeInstanceOf(TypeError)
+      expect(error.code).toBe("ERR_INVALID_ARG_TYPE")
+      expect(error.message).toStartWith("disable must be an array, received ")
+    }
+  })
+
+  test("refuses other names, also those that every object has", () => {
+    for (const name of ["toString", "__proto__", "", 1]) {
+      expect(thrown(() => settle(wrong({ disable: [name] })))).toBeInstanceOf(RangeError)
+    }
     const error = thrown(() => settle(wrong({ disable: ["multishot_recv", "sqpoll"] })))
     expect(error).toBeInstanceOf(RangeError)
     expect(error.message).toBe(`disable must be of ${Object.keys(FEATURES).join(", ")}, received "sqpoll"`)
@@ -271,6 +286,14 @@ describe("options that do not exist", () => {
         "receiveBufferBytes, submissionEntries, completionEntries, stayMicroseconds, disable, " +
         'received "sqpoll"',
     )
+  })
+
+  test("nor is what is no object at all", () => {
+    for (const options of [null, 5, "uring", true]) {
+      const error = thrown(() => settle(options as unknown as ReactorOptions))
+      expect(error).toBeInstanceOf(TypeError)
+      expect(error.message).toStartWith("options must be an object, received ")
+    }
   })
 
   test("a wrong case is another name", () => {

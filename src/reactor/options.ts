@@ -85,6 +85,7 @@ export function featureNames(bits: number): FeatureName[] {
 
 /** @throws TypeError or RangeError that names the option and what is allowed */
 export function settle(options: ReactorOptions): Settings {
+  if (typeof options !== "object" || options === null) throw invalidType("options", "an object", options)
   for (const name of Object.keys(options)) {
     if (!KNOWN.has(name)) throw outOfRange(`option "${name}"`, `one of ${[...KNOWN].join(", ")}`, name)
   }
@@ -118,8 +119,12 @@ export function settle(options: ReactorOptions): Settings {
   put(abi.CONFIG_SUBMISSION_ENTRIES, "submissionEntries", options.submissionEntries, 8, 32768, "power")
   put(abi.CONFIG_COMPLETION_ENTRIES, "completionEntries", options.completionEntries, 16, 65536, "power")
   let disable = 0
+  if (options.disable !== undefined && !Array.isArray(options.disable)) {
+    throw invalidType("disable", "an array", options.disable)
+  }
   for (const name of options.disable ?? []) {
-    if (!(name in FEATURES)) throw outOfRange("disable", `of ${Object.keys(FEATURES).join(", ")}`, name)
+    if (!Object.hasOwn(FEATURES, name))
+      throw outOfRange("disable", `of ${Object.keys(FEATURES).join(", ")}`, name)
     disable |= FEATURES[name]
   }
   view.setUint32(abi.CONFIG_DISABLE, disable, true)
@@ -140,7 +145,8 @@ function choice<T extends string>(
   standard: T,
 ): T {
   const fromEnvironment = process.env[variable]
-  const chosen = value ?? (fromEnvironment === "" ? undefined : fromEnvironment) ?? standard
+  const unset = fromEnvironment === undefined || fromEnvironment === ""
+  const chosen = value !== undefined ? value : unset ? standard : fromEnvironment
   if (typeof chosen !== "string") throw invalidType(name, "a string", chosen)
   if (!(allowed as string[]).includes(chosen)) {
     throw outOfRange(value === undefined ? variable : name, `one of ${allowed.join(", ")}`, chosen)

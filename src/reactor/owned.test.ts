@@ -86,39 +86,62 @@ const nothing = () => {}
 
 describe("run()", () => {
   test("returns at once when nothing holds the reactor", () => {
-    const { core, host } = setUp((core) => void (core.hasHolds = false))
+    const { core, host } = setUp((core) => {
+      core.hasHolds = false
+    })
     host.run(undefined)
     expect(core.waits).toEqual([])
   })
 
   test("runs rounds until the last hold is gone", () => {
     const { core, host } = setUp()
-    core.script = [nothing, nothing, () => void (core.hasHolds = false)]
+    core.script = [
+      nothing,
+      nothing,
+      () => {
+        core.hasHolds = false
+      },
+    ]
     host.run(undefined)
     expect(core.waits).toHaveLength(3)
   })
 
   test("runs what promises wait for before the first round and after the last", () => {
     const { core, host } = setUp()
-    core.script = [() => void (core.hasHolds = false)]
+    core.script = [
+      () => {
+        core.hasHolds = false
+      },
+    ]
     host.run(undefined)
     expect(core.log).toEqual(["drain", Number.POSITIVE_INFINITY, "drain"])
   })
 
   test("a hold that comes from a waiting promise counts", () => {
-    const { core, host } = setUp((core) => void (core.hasHolds = false))
+    const { core, host } = setUp((core) => {
+      core.hasHolds = false
+    })
     core.onDrain = () => {
       core.onDrain = undefined
       core.hasHolds = true
     }
-    core.script = [() => void (core.hasHolds = false)]
+    core.script = [
+      () => {
+        core.hasHolds = false
+      },
+    ]
     host.run(undefined)
     expect(core.waits).toHaveLength(1)
   })
 
   test("ends when the reactor is closed", () => {
     const { core, host } = setUp()
-    core.script = [nothing, () => void (core.isClosed = true)]
+    core.script = [
+      nothing,
+      () => {
+        core.isClosed = true
+      },
+    ]
     host.run(undefined)
     expect(core.waits).toHaveLength(2)
     host.run(undefined)
@@ -145,7 +168,9 @@ describe("run(promise)", () => {
   })
 
   test("goes on without any hold", () => {
-    const { core, host } = setUp((core) => void (core.hasHolds = false))
+    const { core, host } = setUp((core) => {
+      core.hasHolds = false
+    })
     const promise = new FakePromise()
     core.script = [nothing, nothing, () => promise.resolve()]
     host.run(promise.asPromise)
@@ -162,7 +187,11 @@ describe("run(promise)", () => {
 
   test("ends when the reactor is closed, settled or not", () => {
     const { core, host } = setUp()
-    core.script = [() => void (core.isClosed = true)]
+    core.script = [
+      () => {
+        core.isClosed = true
+      },
+    ]
     host.run(new FakePromise().asPromise)
     expect(core.waits).toHaveLength(1)
   })
@@ -171,7 +200,11 @@ describe("run(promise)", () => {
 describe("how long a round may sleep", () => {
   test("for ever when no deadline is armed", () => {
     const { core, host } = setUp()
-    core.script = [() => void (core.hasHolds = false)]
+    core.script = [
+      () => {
+        core.hasHolds = false
+      },
+    ]
     host.run(undefined)
     expect(core.waits).toEqual([Number.POSITIVE_INFINITY])
   })
@@ -181,7 +214,13 @@ describe("how long a round may sleep", () => {
     const dueMs = [2.5, 0, 1000]
     core.deadlines.armed = 1
     core.deadlines.nextDueInMs = () => dueMs.shift() as number
-    core.script = [nothing, nothing, () => void (core.hasHolds = false)]
+    core.script = [
+      nothing,
+      nothing,
+      () => {
+        core.hasHolds = false
+      },
+    ]
     host.run(undefined)
     expect(core.waits).toEqual([2_500_000, 0, 1_000_000_000])
   })
@@ -191,14 +230,24 @@ describe("how long a round may sleep", () => {
       core.isOpen = false
       core.slots.inFlight = 0
     })
-    core.script = [() => void (core.isClosed = true)]
+    core.script = [
+      () => {
+        core.isClosed = true
+      },
+    ]
     host.run(undefined)
     expect(core.waits).toEqual([0])
   })
 
   test("closing, it waits for what is in flight", () => {
-    const { core, host } = setUp((core) => void (core.isOpen = false))
-    core.script = [() => void (core.isClosed = true)]
+    const { core, host } = setUp((core) => {
+      core.isOpen = false
+    })
+    core.script = [
+      () => {
+        core.isClosed = true
+      },
+    ]
     host.run(undefined)
     expect(core.waits).toEqual([Number.POSITIVE_INFINITY])
   })
@@ -207,7 +256,9 @@ describe("how long a round may sleep", () => {
 describe("what can never happen", () => {
   test("nothing in flight, no work, no deadline: refused instead of sleeping for ever", () => {
     for (const until of [undefined, new FakePromise().asPromise]) {
-      const { core, host } = setUp((core) => void (core.slots.inFlight = 0))
+      const { core, host } = setUp((core) => {
+        core.slots.inFlight = 0
+      })
       const error = thrown(() => host.run(until))
       expect(error.code).toBe("ERR_INVALID_STATE")
       expect(error.message).toBe("run(): nothing is in flight, so nothing can happen any more")
@@ -217,7 +268,12 @@ describe("what can never happen", () => {
 
   test("also when that is so only later", () => {
     const { core, host } = setUp()
-    core.script = [nothing, () => void (core.slots.inFlight = 0)]
+    core.script = [
+      nothing,
+      () => {
+        core.slots.inFlight = 0
+      },
+    ]
     expect(thrown(() => host.run(undefined)).code).toBe("ERR_INVALID_STATE")
     expect(core.waits).toHaveLength(2)
   })
@@ -227,14 +283,22 @@ describe("what can never happen", () => {
       core.slots.inFlight = 0
       core.hasWork = true
     })
-    working.core.script = [() => void (working.core.hasHolds = false)]
+    working.core.script = [
+      () => {
+        working.core.hasHolds = false
+      },
+    ]
     working.host.run(undefined)
     expect(working.core.waits).toHaveLength(1)
     const due = setUp((core) => {
       core.slots.inFlight = 0
       core.deadlines.armed = 1
     })
-    due.core.script = [() => void (due.core.hasHolds = false)]
+    due.core.script = [
+      () => {
+        due.core.hasHolds = false
+      },
+    ]
     due.host.run(undefined)
     expect(due.core.waits).toHaveLength(1)
   })
@@ -248,7 +312,9 @@ describe("one run at a time", () => {
       () => {
         inner = thrown(() => host.run(undefined))
       },
-      () => void (core.hasHolds = false),
+      () => {
+        core.hasHolds = false
+      },
     ]
     host.run(undefined)
     expect(inner?.code).toBe("ERR_INVALID_STATE")
@@ -264,7 +330,11 @@ describe("one run at a time", () => {
       },
     ]
     expect(() => host.run(undefined)).toThrow("the ring is gone")
-    core.script = [() => void (core.hasHolds = false)]
+    core.script = [
+      () => {
+        core.hasHolds = false
+      },
+    ]
     host.run(undefined)
     host.run(undefined)
     expect(core.waits).toHaveLength(2)

