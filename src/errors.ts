@@ -18,6 +18,8 @@ export type OwnCode =
   | "LIMIT_SEND_MEMORY"
   /** The connection is closed, or its sending side has been ended. */
   | "CONNECTION_CLOSED"
+  /** The call does not fit the reactor's host or state. */
+  | "ERR_INVALID_STATE"
   /** A second read was started while one waits. */
   | "READ_PENDING"
 

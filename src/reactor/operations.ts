@@ -202,7 +202,7 @@ export class ReactorOperations extends ReactorCore {
   /** Opens a stream socket, owned by the reactor. */
   socket(family: "IPv4" | "IPv6" | "unix"): number {
     this.assertOpen()
-    if (!(family in FAMILIES)) throw outOfRange("family", "one of IPv4, IPv6, unix", family)
+    if (!Object.hasOwn(FAMILIES, family)) throw outOfRange("family", "one of IPv4, IPv6, unix", family)
     const fd = this.native.socket(this.ring, FAMILIES[family])
     if (fd < 0) throw systemError(fd, "socket")
     new RawDescriptor(this, fd)

@@ -42,7 +42,7 @@ export class OwnedHost implements Host {
           )
         }
         const dueMs =
-          core.deadlines.armed > 0 ? core.deadlines.nextDueInMs(core.now) : Number.POSITIVE_INFINITY
+          core.deadlines.armed > 0 ? core.deadlines.nextDueInMs(core.clock()) : Number.POSITIVE_INFINITY
         // A reactor that is closing with nothing in flight has only to notice it.
         core.round(isIdle && !core.isOpen ? 0 : dueMs * 1e6)
       }

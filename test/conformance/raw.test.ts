@@ -232,9 +232,9 @@ onReactor("what the kernel refuses has its code and the operation's name", async
   await until(r, "the listener is closed", () => r.stats().descriptorsOpen === 4)
   await pause(r, 20) // the ring keeps a closed listener for a moment
   const cases: [() => Promise<unknown>, string, string][] = [
-    [() => r.recv(fd), "ENOTCONN", "recv"],
-    [() => r.send(fd, "x"), "EPIPE|ENOTCONN", "send"],
-    [() => r.accept(fd), "EINVAL", "accept"],
+    [() => r.recv(idle[0]), "ENOTCONN", "recv"],
+    [() => r.send(idle[1], "x"), "EPIPE|ENOTCONN", "send"],
+    [() => r.accept(idle[2]), "EINVAL", "accept"],
     [() => r.connectDescriptor(fd, { hostname: "127.0.0.1", port }), "ECONNREFUSED", "connect"],
     [() => r.recv(19_999), "EBADF", "recv"],
     [() => r.send(19_999, "x"), "EBADF", "send"],
@@ -248,6 +248,7 @@ onReactor("what the kernel refuses has its code and the operation's name", async
     expect(error.syscall).toBe(syscall)
     expect(error.message).toContain(error.code!)
   }
+  for (const one of idle) await r.closeDescriptor(one)
   await r.closeDescriptor(fd)
 })
 
