@@ -117,7 +117,7 @@ onReactor(
   },
 )
 
-/** A server with at most 64 descriptors; on stdin's stead, it ends when all have been served. */
+/** A server that reports at one signal and closes half of its connections at the other. */
 const SERVER = `
   import { Reactor } from "SRC/index.ts"
   const r = Reactor.open()
@@ -130,7 +130,6 @@ const SERVER = `
       data(socket, chunk) { served++; socket.write(chunk) },
     },
   })
-  console.log("port " + listener.port + ".")
   process.on("SIGUSR2", () => {
     // Half of them go: those who wait get their turn.
     for (const socket of open.splice(0, open.length / 2)) socket.end()
@@ -142,6 +141,7 @@ const SERVER = `
     cpu = process.cpuUsage()
     console.log(JSON.stringify({ open: open.length, served, acceptPauses, cpuMs: (used.user + used.system) / 1000 }))
   })
+  console.log("port " + listener.port + ".")
 `
 
 interface Report {
@@ -166,7 +166,10 @@ onReactor(
           .stdout()
           .split("\n")
           .filter((line) => line.startsWith("{"))
-      while (lines().length < reports) await Bun.sleep(2)
+      while (lines().length < reports) {
+        if (child.isOver) throw new Error(`the server is gone: ${JSON.stringify(await child.exited)}`)
+        await Bun.sleep(2)
+      }
       return JSON.parse(lines()[reports - 1])
     }
     let answers = 0

@@ -126,15 +126,11 @@ onReactor(
   "a referenced listener stays until it is stopped",
   async () => {
     const child = startChild(`${IMPORT}${SERVER}
-      console.log("port", listener.port)
-      process.on("SIGUSR2", () => { console.log("stopping"); listener.stop() })`)
+      process.on("SIGUSR2", () => { console.log("stopping"); listener.stop() })
+      console.log("port", listener.port)`)
     await child.until("\n")
-    let isOver = false
-    void child.exited.then(() => {
-      isOver = true
-    })
     await Bun.sleep(300)
-    expect(isOver).toBe(false)
+    expect(child.isOver).toBe(false)
     child.signal("SIGUSR2")
     expect(await child.exited).toMatchObject({ exitCode: 0, stderr: "", signal: undefined })
     expect(child.stdout()).toContain("stopping")
@@ -150,12 +146,8 @@ onReactor(
       await connect({ hostname: "127.0.0.1", port: ${listener.port}, socket: { data() {} } })
       console.log("connected")`)
     await child.until("connected")
-    let isOver = false
-    void child.exited.then(() => {
-      isOver = true
-    })
     await Bun.sleep(200)
-    expect(isOver).toBe(false)
+    expect(child.isOver).toBe(false)
     listener.stop(true)
     expect(await child.exited).toEqual({ ...FINE, stdout: "connected\n" })
   },

@@ -23,6 +23,7 @@ export interface Child {
   stdout(): string
   /** Waits until it has printed `text`. */
   until(text: string): Promise<void>
+  readonly isOver: boolean
   readonly exited: Promise<Outcome>
   signal(name: NodeJS.Signals): void
 }
@@ -67,6 +68,9 @@ export function startChild(program: string, env: Record<string, string> = {}, li
   })
   return {
     stdout: () => printed,
+    get isOver() {
+      return isOver
+    },
     exited,
     signal: (name) => child.kill(name),
     async until(text) {
