@@ -6,7 +6,7 @@ import { integerOption, invalidType, outOfRange } from "../errors.ts"
 import type { ReactorCore } from "../reactor/core.ts"
 import { Deadline } from "../reactor/deadlines.ts"
 import { ConnectionCore, DEADLINE_FIRST_FREE } from "./connection_core.ts"
-import { DETACHED, DISCARDS, END_ASKED } from "./connection_state.ts"
+import { DETACHED, DISCARDS } from "./connection_state.ts"
 import { Handlers, type SocketHandlers } from "./handlers.ts"
 import type { SocketListener } from "./listener.ts"
 
@@ -232,11 +232,6 @@ export class Socket<Data = undefined> extends ConnectionCore {
   private armIdle(): void {
     this.idle ??= new Deadline(this, DEADLINE_IDLE)
     this.core.arm(this.idle, this.idleMs)
-  }
-
-  /** True when our side has ended and the peer's has not. */
-  get isHalfClosed(): boolean {
-    return (this.state & (END_ASKED | DETACHED)) === END_ASKED
   }
 }
 

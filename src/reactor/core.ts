@@ -88,8 +88,7 @@ export class ReactorCore {
   /** Bytes delivered to owners and sends asked for in this round; the hosted host weighs one against the other. */
   deliveries = 0
   answers = 0
-  /** Cancellations whose target had ended already, and receives armed anew after an end that was not asked for. */
-  cancelsMissed = 0
+  /** Receives and accepts armed anew after an end that was not asked for. */
   rearms = 0
   /** Errors that a handler threw and nobody took. */
   uncaught = 0
