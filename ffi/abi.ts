@@ -42,13 +42,13 @@ export const OP_TIMEOUT = 7
 export const OP_CANCEL = 8
 /** fd; length: SHUT_RD, SHUT_WR, SHUT_RDWR */
 export const OP_SHUTDOWN = 9
-/** fd: an owned descriptor without operations in flight, otherwise -EBUSY */
+/** fd: an owned descriptor without operations in flight, otherwise -EBUSY; QUIET allowed */
 export const OP_CLOSE = 10
 
 // enum ul_command_flag
 /** completes many times, until a completion without UL_F_MORE */
 export const C_MULTISHOT = 1
-/** SEND: nobody waits for the completion; it does not cut a wait short */
+/** SEND, CLOSE: nobody waits for the completion; it does not cut a wait short */
 export const C_QUIET = 2
 
 // enum ul_completion_flag
@@ -186,6 +186,8 @@ export const FEATURE_SKIP_SUCCESS = 128
 export const FEATURE_REGISTERED_RING = 256
 /** waiting is not accounted as I/O wait (6.15) */
 export const FEATURE_NO_IOWAIT = 512
+/** a busy thread waits a little for company (6.12): gather.h */
+export const FEATURE_MIN_WAIT = 1024
 
 // struct ul_config
 /** bytes */

@@ -40,12 +40,12 @@ enum ul_op {
   UL_OP_TIMEOUT = 7,  // argument: nanoseconds from now; completes with -ETIME
   UL_OP_CANCEL = 8,   // offset, length: slot and generation of the target; result: 0, -ENOENT or -EALREADY
   UL_OP_SHUTDOWN = 9, // fd; length: SHUT_RD, SHUT_WR, SHUT_RDWR
-  UL_OP_CLOSE = 10,   // fd: an owned descriptor without operations in flight, otherwise -EBUSY
+  UL_OP_CLOSE = 10,   // fd: an owned descriptor without operations in flight, otherwise -EBUSY; QUIET allowed
 };
 
 enum ul_command_flag {
   UL_C_MULTISHOT = 1, // completes many times, until a completion without UL_F_MORE
-  UL_C_QUIET = 2,     // SEND: nobody waits for the completion; it does not cut a wait short
+  UL_C_QUIET = 2,     // SEND, CLOSE: nobody waits for the completion; it does not cut a wait short
 };
 
 enum ul_completion_flag {
@@ -127,6 +127,7 @@ enum ul_feature {
   UL_FEATURE_SKIP_SUCCESS = 128,    // sends that succeed at once post no completion entry (5.17)
   UL_FEATURE_REGISTERED_RING = 256, // the ring's descriptor is registered with itself (5.18)
   UL_FEATURE_NO_IOWAIT = 512,       // waiting is not accounted as I/O wait (6.15)
+  UL_FEATURE_MIN_WAIT = 1024,       // a busy thread waits a little for company (6.12): gather.h
 };
 
 /* What ul_open is told, and its answer. All sizes 0: the default. */
