@@ -46,7 +46,7 @@ struct gather {
 /* After a wait that brought `got` entries: whether to look at the clocks, and call gather_window. */
 static inline bool gather_note(struct gather *g, uint32_t got) {
   g->entries += got;
-  return ++g->waits >= GATHER_WINDOW;
+  return ++g->waits % GATHER_WINDOW == 0;
 }
 
 /* The end of a window, if enough time has passed: `now_ns` of CLOCK_MONOTONIC, `ran_ns` of the thread's

@@ -151,7 +151,9 @@ int ring_enter(struct ring *r, struct ul_ring *ring) {
 
 int ring_wait(struct ring *r, struct ul_ring *ring) {
   struct gather *g = &r->gather;
-  if (!(r->features & UL_FEATURE_MIN_WAIT))
+  bool alone = r->prompt || !(r->features & UL_FEATURE_MIN_WAIT);
+  r->prompt = false;
+  if (alone)
     return enter(r, ring, 1);
   int error = enter(r, ring, g->want > 1 ? g->want : 1);
   if (!gather_note(g, io_uring_cq_ready(&r->uring)))
@@ -198,6 +200,8 @@ void ring_retry(struct ring *r, struct ul_ring *ring, void (*again)(struct ul_ri
 void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe,
                   const struct ul_slot *slot) {
   union ring_scratch *scratch = &r->scratch[sqe - r->uring.sq.sqes];
+  bool by_itself = slot->op == UL_OP_NOP || slot->op == UL_OP_CANCEL || slot->op == UL_OP_CLOSE;
+  r->prompt |= by_itself && !(slot->flags & UL_C_QUIET);
   switch (slot->op) {
   case UL_OP_CONNECT: {
     socklen_t length = ul_to_sockaddr((const struct ul_address *)(ring->arena + slot->offset),

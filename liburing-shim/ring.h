@@ -41,6 +41,7 @@ struct ring {
   double timer_due_ms;
   struct __kernel_timespec timer;
   struct gather gather;
+  bool prompt; // something staged completes by itself, and somebody waits for it: no gathering in this tick
 };
 
 static inline uint64_t ring_user_data(uint32_t slot, uint32_t generation) {
