@@ -42,13 +42,13 @@ export const OP_TIMEOUT = 7
 export const OP_CANCEL = 8
 /** fd; length: SHUT_RD, SHUT_WR, SHUT_RDWR */
 export const OP_SHUTDOWN = 9
-/** fd: an owned descriptor without operations in flight, otherwise -EBUSY; QUIET allowed */
+/** fd: an owned descriptor without operations in flight, otherwise -EBUSY */
 export const OP_CLOSE = 10
 
 // enum ul_command_flag
 /** completes many times, until a completion without UL_F_MORE */
 export const C_MULTISHOT = 1
-/** SEND, CLOSE: nobody waits for the completion; it does not cut a wait short */
+/** SEND: nobody waits for the completion; it does not cut a wait short */
 export const C_QUIET = 2
 
 // enum ul_completion_flag

@@ -40,12 +40,12 @@ enum ul_op {
   UL_OP_TIMEOUT = 7,  // argument: nanoseconds from now; completes with -ETIME
   UL_OP_CANCEL = 8,   // offset, length: slot and generation of the target; result: 0, -ENOENT or -EALREADY
   UL_OP_SHUTDOWN = 9, // fd; length: SHUT_RD, SHUT_WR, SHUT_RDWR
-  UL_OP_CLOSE = 10,   // fd: an owned descriptor without operations in flight, otherwise -EBUSY; QUIET allowed
+  UL_OP_CLOSE = 10,   // fd: an owned descriptor without operations in flight, otherwise -EBUSY
 };
 
 enum ul_command_flag {
   UL_C_MULTISHOT = 1, // completes many times, until a completion without UL_F_MORE
-  UL_C_QUIET = 2,     // SEND, CLOSE: nobody waits for the completion; it does not cut a wait short
+  UL_C_QUIET = 2,     // SEND: nobody waits for the completion; it does not cut a wait short
 };
 
 enum ul_completion_flag {

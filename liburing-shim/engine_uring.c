@@ -9,9 +9,8 @@
  * takes whole posts no completion entry, so a wait in the same call waits for news from the peer and not for
  * the send just made: one system call per request where there would be two. When the queue has been drained
  * and the send has not failed, it has succeeded. One that the socket does not take whole posts its result;
- * the rest is sent again, this time with a poll behind it. A CLOSE goes the same way: a socket's is over when
- * the submission is;
- *  - a busy thread waits a little for company (6.12): gather.h.
+ * the rest is sent again, this time with a poll behind it;
+ *  - a saturated thread waits a little for company (6.12): gather.h.
  *
  * Where a feature is missing, single-shot operations are armed again here and TypeScript sees no difference.
  */
@@ -22,15 +21,14 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Of SEND and CLOSE: over with the submission unless an entry says otherwise, or by its own entry. */
-enum entry_state { AT_ONCE = 1, BY_ENTRY = 2 };
+enum send_state { SEND_AT_ONCE = 1, SEND_BLOCKED = 2 };
 
 #define SEND_FLAGS (MSG_NOSIGNAL | MSG_WAITALL)
 
 struct uring_engine {
   struct ring ring;
   struct buffer_ring buffers;
-  uint32_t *at_once; // slots staged with CQE_SKIP_SUCCESS and not accounted for yet
+  uint32_t *at_once; // slots of sends staged with CQE_SKIP_SUCCESS and not accounted for yet
   uint32_t at_once_count;
   uint32_t urgent; // staged commands whose completion somebody waits for: no sleeping in this harvest
   bool unsettled;  // the last harvest could not settle all of at_once: the next one does not sleep
@@ -49,8 +47,6 @@ static void arm(struct ul_ring *ring, uint32_t index) {
     sqe = ring_sqe_for(&e->ring, ring, index);
   if (!sqe)
     return;
-  if (e->at_once_count == ring->slot_capacity)
-    slot->state = BY_ENTRY;
   switch (slot->op) {
   case UL_OP_ACCEPT:
     if ((slot->flags & UL_C_MULTISHOT) && (e->ring.features & UL_FEATURE_MULTISHOT_ACCEPT))
@@ -67,32 +63,30 @@ static void arm(struct ul_ring *ring, uint32_t index) {
     sqe->buf_group = BUFFER_GROUP;
     break;
   case UL_OP_SEND:
+    if (e->at_once_count == ring->slot_capacity)
+      slot->state = SEND_BLOCKED;
     io_uring_prep_send(sqe, slot->fd, ring->arena + slot->offset + slot->done, slot->length - slot->done,
                        SEND_FLAGS);
-    if (slot->state == AT_ONCE)
+    if (slot->state == SEND_AT_ONCE) {
       sqe->msg_flags |= MSG_DONTWAIT;
+      sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
+      e->at_once[e->at_once_count++] = index;
+    }
     break;
   default:
     ring_prepare(&e->ring, ring, sqe, slot);
     break;
-  }
-  if (slot->state == AT_ONCE) {
-    sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    e->at_once[e->at_once_count++] = index;
   }
 }
 
 static void uring_stage(struct ul_ring *ring, uint32_t index) {
   struct uring_engine *e = ring->state;
   struct ul_slot *slot = &ring->slots[index];
-  bool quiet = slot->flags & UL_C_QUIET;
-  if (slot->op == UL_OP_SEND || (slot->op == UL_OP_CLOSE && quiet)) {
-    // Asleep, only completion entries make the eventfd speak.
-    bool heard = ring->sleeping && !quiet;
-    bool silent = (e->ring.features & UL_FEATURE_SKIP_SUCCESS) && !heard;
-    slot->state = silent ? AT_ONCE : BY_ENTRY;
-  }
-  if (slot->op == UL_OP_SEND && !quiet)
+  // Asleep, only completion entries make the eventfd speak.
+  bool heard = ring->sleeping && !(slot->flags & UL_C_QUIET);
+  if (slot->op == UL_OP_SEND)
+    slot->state = (e->ring.features & UL_FEATURE_SKIP_SUCCESS) && !heard ? SEND_AT_ONCE : SEND_BLOCKED;
+  if (slot->op == UL_OP_SEND && !(slot->flags & UL_C_QUIET))
     e->urgent++;
   arm(ring, index);
 }
@@ -101,8 +95,8 @@ static void uring_stage(struct ul_ring *ring, uint32_t index) {
 
 static void complete_send(struct ul_ring *ring, uint32_t index, int32_t result) {
   struct ul_slot *slot = &ring->slots[index];
-  bool first = slot->state == AT_ONCE;
-  slot->state = BY_ENTRY;
+  bool first = slot->state == SEND_AT_ONCE;
+  slot->state = SEND_BLOCKED;
   if (result > 0) {
     slot->done += (uint32_t)result;
     ring->header->bytes_sent += (uint32_t)result;
@@ -149,9 +143,6 @@ static void complete(struct uring_engine *e, struct ul_ring *ring, const struct 
   case UL_OP_SEND:
     complete_send(ring, index, result);
     return;
-  case UL_OP_CLOSE:
-    slot->state = BY_ENTRY;
-    break;
   default:
     break;
   }
@@ -172,22 +163,20 @@ static bool drain(struct uring_engine *e, struct ul_ring *ring) {
          !(IO_URING_READ_ONCE(*e->ring.uring.sq.kflags) & IORING_SQ_CQ_OVERFLOW);
 }
 
-/* All failures are known: what was to be over at once and has not failed has succeeded. */
-static void settle(struct uring_engine *e, struct ul_ring *ring) {
+/* All failures are known: the sends that went out at once and have not failed have succeeded. */
+static void settle_sends(struct uring_engine *e, struct ul_ring *ring) {
   uint32_t left = 0;
   for (uint32_t i = 0; i < e->at_once_count; i++) {
     uint32_t index = e->at_once[i];
     struct ul_slot *slot = &ring->slots[index];
-    if ((slot->op != UL_OP_SEND && slot->op != UL_OP_CLOSE) || slot->state != AT_ONCE)
+    if (slot->op != UL_OP_SEND || slot->state != SEND_AT_ONCE)
       continue; // failed, and dealt with
     if (!ul_room(ring)) {
       e->at_once[left++] = index;
       continue;
     }
-    int32_t result = slot->op == UL_OP_SEND ? (int32_t)slot->length : 0;
-    ring->header->bytes_sent += (uint32_t)result;
-    slot->state = BY_ENTRY;
-    ul_emit(ring, index, result, 0, 0);
+    ring->header->bytes_sent += slot->length;
+    ul_emit(ring, index, (int32_t)slot->length, 0, 0);
   }
   e->at_once_count = left;
 }
@@ -205,10 +194,10 @@ static int uring_harvest(struct ul_ring *ring, double wait_ns) {
   ring_retry(&e->ring, ring, arm);
   int error = sleep ? ring_wait(&e->ring, ring) : ring_enter(&e->ring, ring);
   e->urgent = 0;
-  // Before draining: that may stage continuations, which are none of those to settle.
+  // Before draining: that may stage continuations, which are none of the sends to settle.
   bool taken = !error && ring_submitted(&e->ring);
   if (drain(e, ring) && taken)
-    settle(e, ring);
+    settle_sends(e, ring);
   e->unsettled = e->at_once_count > 0;
   ring->header->buffers_lent = e->buffers.finished_count;
   return error ?: ring_leave(&e->ring, ring);

@@ -200,8 +200,7 @@ void ring_retry(struct ring *r, struct ul_ring *ring, void (*again)(struct ul_ri
 void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe,
                   const struct ul_slot *slot) {
   union ring_scratch *scratch = &r->scratch[sqe - r->uring.sq.sqes];
-  bool by_itself = slot->op == UL_OP_NOP || slot->op == UL_OP_CANCEL || slot->op == UL_OP_CLOSE;
-  r->prompt |= by_itself && !(slot->flags & UL_C_QUIET);
+  r->prompt |= slot->op == UL_OP_NOP || slot->op == UL_OP_CANCEL;
   switch (slot->op) {
   case UL_OP_CONNECT: {
     socklen_t length = ul_to_sockaddr((const struct ul_address *)(ring->arena + slot->offset),

@@ -114,8 +114,7 @@ static int validate(const struct ul_ring *ring, const struct ul_command *c) {
   if (c->slot >= ring->header->slot_capacity || ring->slots[c->slot].op)
     return EINVAL;
   bool multishot = c->op == UL_OP_ACCEPT || c->op == UL_OP_RECV || c->op == UL_OP_POLL;
-  bool quiet = c->op == UL_OP_SEND || c->op == UL_OP_CLOSE;
-  uint8_t allowed = multishot ? UL_C_MULTISHOT : quiet ? UL_C_QUIET : 0;
+  uint8_t allowed = multishot ? UL_C_MULTISHOT : c->op == UL_OP_SEND ? UL_C_QUIET : 0;
   if (c->flags & ~allowed)
     return EINVAL;
   bool has_fd = c->op != UL_OP_NOP && c->op != UL_OP_TIMEOUT && c->op != UL_OP_CANCEL;

@@ -1,6 +1,6 @@
 /*
  * gather.c - the policy of gather.h against a simulated load, and the wait that it rests on: one that asks
- * for company ends when none comes, and a quiet CLOSE does not cut it short.
+ * for company ends when none comes.
  */
 #include "../ring.h"
 #include "check.h"
@@ -134,23 +134,6 @@ static void a_wait_for_company_ends_alone(int engine) {
   shut(c);
 }
 
-/* Completes with the tick that it was given to, or with the next; the descriptor is closed at once. */
-static void a_quiet_close_completes(int engine) {
-  struct client *c = open_small(engine);
-  for (int i = 0; i < 100; i++) {
-    struct pair p = unix_pair(c);
-    uint32_t slot = submit(c, UL_OP_CLOSE, UL_C_QUIET, p.ours, 0, 0, 0);
-    tick(c, 2 * MS);
-    char byte;
-    CHECK_EQ(read(p.theirs, &byte, 1), 0);
-    CHECK_EQ(finish(c, slot), 0);
-    CHECK_EQ(c->header->fds_live, 0);
-    close(p.theirs);
-    forget_seen(c);
-  }
-  shut(c);
-}
-
 static void policy(int engine) {
   if (engine != UL_ENGINE_URING)
     return; // once: it knows no engine
@@ -163,6 +146,5 @@ static void policy(int engine) {
 int main(void) {
   RUN(policy);
   RUN(a_wait_for_company_ends_alone);
-  RUN(a_quiet_close_completes);
   return check_failures != 0;
 }

@@ -306,10 +306,6 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
     for (const waiter of this.writers.splice(0)) waiter.settle(error ?? closedError())
   }
 
-  protected override get isReleaseAwaited(): boolean {
-    return this.closedResolvers !== undefined
-  }
-
   protected override onReleased(): void {
     const resolvers = this.closedResolvers
     this.closedResolvers = undefined

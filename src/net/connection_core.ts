@@ -91,8 +91,6 @@ export abstract class ConnectionCore
   protected abstract onFlushed(): void
   /** The program's part ends, with the error if there was one and the chunks that a pause held. Called once. */
   protected abstract onDetached(error: Error | undefined, held: Buffer[] | undefined): void
-  /** Somebody waits for `onReleased`. */
-  protected abstract get isReleaseAwaited(): boolean
   /** The descriptor is closed. */
   protected abstract onReleased(): void
   abstract onDeadline(kind: number, deadline: Deadline): void
@@ -348,9 +346,7 @@ export abstract class ConnectionCore
       this.queueLength = 0
     }
     if (this.linger !== undefined) this.core.deadlines.clear(this.linger)
-    // A reactor that closes waits for this; otherwise it need not cut a sleep short.
-    const flags = this.isReleaseAwaited || !this.core.isOpen ? 0 : abi.C_QUIET
-    if (this.core.submit(abi.OP_CLOSE, flags, this.descriptor, KIND_CLOSE, this, 0, 0) < 0) {
+    if (this.core.submit(abi.OP_CLOSE, 0, this.descriptor, KIND_CLOSE, this, 0, 0) < 0) {
       this.markDirty() // no slot free: again in the next round
       return
     }

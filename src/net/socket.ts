@@ -186,10 +186,6 @@ export class Socket<Data = undefined> extends ConnectionCore {
     if (this.handlers.close !== undefined) this.call(this.handlers.close, error)
   }
 
-  protected override get isReleaseAwaited(): boolean {
-    return false
-  }
-
   protected override onReleased(): void {}
 
   override onDeadline(kind: number): void {
