@@ -287,7 +287,8 @@ static void open_ring(void) {
   errno = -io_uring_register_files_sparse(&ring, table);
   if (errno)
     die("direct descriptors");
-  io_uring_register_ring_fd(&ring);
+  if (io_uring_register_ring_fd(&ring) != 1)
+    die("registered ring");
   group = map(BUFFERS * sizeof(struct io_uring_buf));
   const char *kind = getenv("BUFFERS");
   bool incremental = kind && strcmp(kind, "incremental") == 0;
