@@ -16,10 +16,11 @@ export interface LoadResult {
   server_cpu: number
   server_cpu_seconds: number
   server_cpu_us_per_request?: number
+  /** At the end of the window; idle: with all connections still open. */
   server_rss_bytes: number
-  /** idle: before the first connection, and with all of them open. */
+  server_anonymous_bytes: number
+  /** idle: before the first connection. */
   server_rss_bytes_before?: number
-  server_rss_bytes_held?: number
   saturated: ("client" | "server")[]
 }
 
