@@ -15,7 +15,7 @@ export interface IdleFigures {
   cpuMsPerSecondHeld: number
 }
 
-/** Each figure is the median of so many fresh processes. */
+/** Each figure is the median of so many fresh processes, at the same time: nothing here depends on speed. */
 export const IDLE_PROCESSES = 3
 /**
  * Connections held for the memory of one. What a process allocates once (pools at their first use, compiled code) is
@@ -30,8 +30,8 @@ const PASSING_SECONDS = 0.1
 const HOLD_SECONDS = 0.5
 
 export async function measureIdle(contestant: Contestant): Promise<IdleFigures> {
-  const figures: IdleFigures[] = []
-  for (let i = 0; i < IDLE_PROCESSES; i++) figures.push(await measureProcess(contestant))
+  const processes = Array.from({ length: IDLE_PROCESSES }, () => measureProcess(contestant))
+  const figures = await allOrNone(processes)
   const middle = (of: keyof IdleFigures) => median(figures.map((figure) => figure[of]))
   return {
     baseRssBytes: middle("baseRssBytes"),
@@ -39,6 +39,12 @@ export async function measureIdle(contestant: Contestant): Promise<IdleFigures> 
     cpuMsPerSecond: middle("cpuMsPerSecond"),
     cpuMsPerSecondHeld: middle("cpuMsPerSecondHeld"),
   }
+}
+
+/** Like Promise.all, but waits for the others when one fails: they stop their servers. */
+async function allOrNone<T>(promises: Promise<T>[]): Promise<T[]> {
+  await Promise.allSettled(promises)
+  return Promise.all(promises)
 }
 
 /** No load before: its garbage would be collected meanwhile, and connections would seem to cost less than nothing. */

@@ -19,7 +19,7 @@ export interface Options {
 
 const REPETITIONS_MAX = 15
 const REPETITIONS_QUICK = 2
-const SECONDS = 0.25
+const SECONDS = 0.2
 const BUDGET_SECONDS = 140
 
 export const USAGE = `usage: make bench ARGS="..."     or: bun bench/run.ts [options]

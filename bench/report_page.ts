@@ -34,7 +34,7 @@ table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant
 th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; vertical-align: top }
 th:first-child, td:first-child { text-align: left } tr + tr > * { border-top: 1px solid var(--line) }
 tbody th { font-weight: 500 }
-td small { display: block; color: var(--soft); font-weight: 400 }
+td small { display: block; color: var(--soft); font-weight: 400; white-space: normal }
 tr > :first-child { position: sticky; left: 0; background: var(--ground); white-space: normal; min-width: 7rem }
 thead tr > th, thead tr > :first-child { background: var(--shade); font-weight: 600 }
 .better { color: var(--better) } .worse { color: var(--worse) } .noise { color: var(--noise) }
@@ -180,7 +180,7 @@ function ratioCell(found: Cell | undefined): string {
 
 function paired(ratio: PairedRatio): string {
   const [value, ...interval] = ratioText(ratio).split(" ")
-  return `${value}<small>${interval.join(" ") || "no interval"}</small><small>${pairsText(ratio)}</small>`
+  return `${value}<small>${interval.join("&nbsp;") || "no interval"}</small><small>${pairsText(ratio)}</small>`
 }
 
 const microseconds = ({ cpuMicroseconds }: Cell) => cpuMicroseconds.toFixed(cpuMicroseconds < 1 ? 3 : 2)
