@@ -173,4 +173,5 @@ export const VERDICTS: Record<Verdict, string> = {
   better: "better than Bun",
   worse: "worse than Bun",
   noise: "within the noise",
+  few: "too few pairs to tell",
 }

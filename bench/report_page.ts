@@ -37,8 +37,9 @@ tbody th { font-weight: 500 }
 td small { display: block; color: var(--soft); font-weight: 400; white-space: normal }
 tr > :first-child { position: sticky; left: 0; background: var(--ground); white-space: normal; min-width: 7rem }
 thead tr > th, thead tr > :first-child { background: var(--shade); font-weight: 600 }
-.better { color: var(--better) } .worse { color: var(--worse) } .noise { color: var(--noise) }
+.better { color: var(--better) } .worse { color: var(--worse) } .noise, .few { color: var(--noise) }
 td.better, td.worse { font-weight: 600 }
+.figures thead th { white-space: normal }
 .targets th, .targets td { white-space: normal; text-align: left }
 svg { display: block; width: 100%; max-width: 36rem; height: auto; font: 11px system-ui, sans-serif; fill: var(--ink) }
 svg .workload { font-weight: 600; font-size: 12px } svg .tick, svg .contestant { fill: var(--soft) }
@@ -46,7 +47,7 @@ svg .contestant { font-size: 10px } svg .tick { font-size: 10px } svg .value { f
 svg .grid { stroke: var(--line); stroke-width: .6 } svg .one { stroke: var(--ink); stroke-width: 1.2 }
 svg g.better { color: var(--better) } svg g.worse { color: var(--worse) }
 svg g .value, svg .dot { fill: currentColor } svg .interval { stroke: currentColor; stroke-width: 2 }
-svg .dot { stroke: currentColor; stroke-width: 1.5 } svg .noise .dot { fill: var(--ground) }
+svg .dot { stroke: currentColor; stroke-width: 1.5 } svg .noise .dot, svg .few .dot { fill: var(--ground) }
 ul { padding-left: 1.2rem } dl { display: grid; grid-template-columns: minmax(7rem, auto) 1fr; gap: .25rem 1rem }
 dt { color: var(--soft) } dd { margin: 0; min-width: 0 } code { font-size: .9em }
 `
@@ -65,14 +66,14 @@ export function reportPage(report: Report): string {
 <h1>io_uring against Bun's own loop</h1>
 <p>Server CPU per request, Bun's divided by each contestant's in the same repetition: above 1 a request costs less
 than on <code>Bun.listen</code>. The figure is the median of these ratios; in brackets its 95 % interval, bootstrapped
-over the repetitions. A difference whose interval holds 1, or that rests on fewer than ${INTERVAL_PAIRS} pairs, is
-within the noise.</p>
+over the repetitions. A difference whose interval holds 1 is within the noise; fewer
+than ${INTERVAL_PAIRS} pairs have no interval and tell too little.</p>
 <p class="soft">${html(summary(report))}</p>
 ${disturbance(report) && `<p class="worse">${html(disturbance(report))}</p>`}
 <h2>Ratios</h2>
 ${plot(report) || "<p>No ratio: Bun was not among the contestants, or alone.</p>"}
-<p class="soft">Filled circle: better than Bun. Filled diamond: worse. Hollow circle: within the noise.
-The axis is logarithmic.</p>
+<p class="soft">Filled circle: better than Bun. Filled diamond: worse. Hollow circle: within the noise,
+or too few pairs to tell. The axis is logarithmic.</p>
 <h2>CPU per request</h2>
 ${mainTable(report)}
 <h2>Requests per second</h2>
@@ -142,7 +143,7 @@ function summary(report: Report): string {
   const judged = report.targets.filter(({ isMet }) => isMet !== undefined).length
   return (
     `${verdicts.length} comparisons: ${having("better")} better, ${having("worse")} worse, ` +
-    `${having("noise")} within the noise. Targets met: ${met} of ${judged}.`
+    `${having("noise")} within the noise, ${having("few")} with too few pairs to tell. Targets met: ${met} of ${judged}.`
   )
 }
 
@@ -220,7 +221,7 @@ function restTable(report: Report): string {
     ]
     return [html(title), ...figures.map((figure) => cell(figure ?? "n/a"))]
   })
-  return table(head, lines)
+  return table(head, lines, "figures")
 }
 
 function targetTable(targets: Target[]): string {

@@ -14,14 +14,14 @@ import type { PairedRatio } from "./pairs.ts"
 import { INTERVAL_PAIRS } from "./statistics.ts"
 
 /** Marks a ratio whose interval does not hold 1; without a mark a difference is within the noise. */
-const MARKS = { better: "+", worse: "-", noise: " " } as const
+const MARKS = { better: "+", worse: "-", noise: " ", few: " " } as const
 
 export function reportText(report: Report): string {
   const { wallSeconds, seed, seconds } = report
   return [
     `Server CPU per request. Ratios are Bun's over the other's: above 1 is better than Bun.`,
-    `Each is the median over the repetitions, with its 95 % interval, and (pairs) how many it rests on; no interval`,
-    `below ${INTERVAL_PAIRS}. + better, - worse, unmarked: within the noise.`,
+    `Each is the median over the repetitions, with its 95 % interval, and (pairs) how many it rests on.`,
+    `+ better, - worse, unmarked: within the noise, or fewer than ${INTERVAL_PAIRS} pairs and so no interval.`,
     "",
     table(mainTable(report)),
     "",

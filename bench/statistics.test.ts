@@ -78,11 +78,11 @@ describe("median of ratios", () => {
     expect(width(60)).toBeLessThan(width(6))
   })
 
-  test("of few pairs has no interval and no verdict but noise", () => {
+  test("of few pairs has no interval and no verdict", () => {
     const few = new Array<number>(INTERVAL_PAIRS - 1).fill(2)
     const ratio = medianRatio(few, seededRandom(1))
     expect(ratio).toEqual({ value: 2, low: undefined, high: undefined, pairs: INTERVAL_PAIRS - 1 })
-    expect(verdictOf(ratio)).toBe("noise")
+    expect(verdictOf(ratio)).toBe("few")
   })
 
   test("is the same for the same seed", () => {

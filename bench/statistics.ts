@@ -44,7 +44,7 @@ export interface Ratio {
   pairs: number
 }
 
-export type Verdict = "better" | "worse" | "noise"
+export type Verdict = "better" | "worse" | "noise" | "few"
 
 const RESAMPLES = 2000
 const TAIL = 0.025
@@ -71,9 +71,9 @@ function resample(values: readonly number[], random: Random): number[] {
   return values.map(() => values[Math.floor(random() * values.length)]!)
 }
 
-/** A difference whose interval holds 1, or that has no interval, is within the noise. */
+/** A difference whose interval holds 1 is within the noise; without an interval there are too few pairs to tell. */
 export function verdictOf({ low, high }: Ratio): Verdict {
-  if (low === undefined || high === undefined) return "noise"
+  if (low === undefined || high === undefined) return "few"
   if (low > 1) return "better"
   return high < 1 ? "worse" : "noise"
 }
