@@ -28,6 +28,8 @@ export const MANY = 10_000
 const PASSING = 200
 const PASSING_SECONDS = 0.1
 const HOLD_SECONDS = 0.5
+/** Before idle CPU is taken: what starting, or accepting MANY, leaves to compile and to collect is done. */
+const SETTLE_SECONDS = 0.5
 
 export async function measureIdle(contestant: Contestant): Promise<IdleFigures> {
   const processes = Array.from({ length: IDLE_PROCESSES }, () => measureProcess(contestant))
@@ -50,13 +52,13 @@ async function allOrNone<T>(promises: Promise<T>[]): Promise<T[]> {
 /** No load before: its garbage would be collected meanwhile, and connections would seem to cost less than nothing. */
 async function measureProcess(contestant: Contestant): Promise<IdleFigures> {
   const server = await startServer(contestant, "echo")
-  const hold = (connections: number, seconds: number): Promise<LoadResult> =>
-    runLoad(server, { load: ["--mode", "idle", "--connections", String(connections)] }, 0, seconds)
+  const hold = (connections: number, settle: number, seconds: number): Promise<LoadResult> =>
+    runLoad(server, { load: ["--mode", "idle", "--connections", String(connections)] }, settle, seconds)
   try {
-    const none = await hold(0, HOLD_SECONDS)
-    await hold(PASSING, PASSING_SECONDS)
-    const few = await hold(FEW, HOLD_SECONDS)
-    const many = await hold(MANY, HOLD_SECONDS)
+    const none = await hold(0, SETTLE_SECONDS, HOLD_SECONDS)
+    await hold(PASSING, 0, PASSING_SECONDS)
+    const few = await hold(FEW, 0, HOLD_SECONDS)
+    const many = await hold(MANY, SETTLE_SECONDS, HOLD_SECONDS)
     return {
       baseRssBytes: none.server_rss_bytes_before!,
       bytesPerConnection: (many.server_anonymous_bytes - few.server_anonymous_bytes) / (MANY - FEW),
