@@ -36,6 +36,12 @@ export class LoadFailure extends Error {
   override name = "LoadFailure"
 }
 
+/** All connections were answered when they opened, and none within the window: the server had no core meanwhile. */
+export class EmptyWindow extends LoadFailure {
+  override name = "EmptyWindow"
+}
+const EXIT_NO_ANSWERS = 3
+
 export function loadCommand(
   server: Server,
   load: string[],
@@ -54,6 +60,7 @@ export async function runLoad(
   seconds: number,
 ): Promise<LoadResult> {
   const { status, output, complaint } = await run(loadCommand(server, row.load, warmupSeconds, seconds))
+  if (status === EXIT_NO_ANSWERS && complaint === "") throw new EmptyWindow("no answer within the window")
   if (status !== 0) throw new LoadFailure(complaint.trim() || `loadgen ended with status ${status}`)
   return JSON.parse(output) as LoadResult
 }

@@ -1,7 +1,7 @@
 // The measurements on one warm server: a run of a row, and its system calls.
 
 import { readFileSync } from "node:fs"
-import { type LoadResult, loadCommand, run, runLoad } from "./load.ts"
+import { EmptyWindow, type LoadResult, loadCommand, run, runLoad } from "./load.ts"
 import { type Contestant, ROWS, type Row, type ServerKind, SYSTEM_CALLS_ROW } from "./matrix.ts"
 import { type Server, startServer } from "./server_process.ts"
 
@@ -14,6 +14,8 @@ export interface Run {
   waiting: number
   result: LoadResult
 }
+
+type Window = Pick<Run, "waiting" | "result">
 
 /** The JIT is warm after this long (FACTS: at least 0.8 s). */
 const JIT_WARM_SECONDS = 0.8
@@ -44,11 +46,17 @@ export async function startWarm(contestant: Contestant, kind: ServerKind): Promi
   }
 }
 
-export async function measureRun(
-  server: Server,
-  row: Row,
-  seconds: number,
-): Promise<Pick<Run, "waiting" | "result">> {
+/** A window without any answer is no measurement: it is taken once more, and a second one is the server's failure. */
+export async function measureRun(server: Server, row: Row, seconds: number): Promise<Window> {
+  try {
+    return await measureWindow(server, row, seconds)
+  } catch (error) {
+    if (!(error instanceof EmptyWindow)) throw error
+    return measureWindow(server, row, seconds)
+  }
+}
+
+async function measureWindow(server: Server, row: Row, seconds: number): Promise<Window> {
   const before = waitingMicroseconds()
   const begun = performance.now()
   const result = await runLoad(server, row, ROW_WARM_SECONDS, seconds)
