@@ -107,11 +107,6 @@ function row(name: string, title: string, load: string[], target?: number): Row 
 
 /** The row whose system calls are counted. */
 export const SYSTEM_CALLS_ROW = "echo-50"
-/** Connections held for the memory of one. */
-export const IDLE_CONNECTIONS = 2000
-/** CPU at idle is taken over this long. */
-export const IDLE_SECONDS = 2
-
 export const TARGETS = {
   systemCallsPerRequest: 0.2,
   timesLimit: 1.1,
