@@ -1,7 +1,7 @@
 /*
  * gather.h - how many completion entries a wait asks for.
  *
- * A thread that is nearly saturated finds a few completions at each look, because it looks so often: it
+ * A thread that is busy all the time finds a few completions at each look, because it looks so often: it
  * handles four, enters the kernel, finds the four that came meanwhile. Each look costs a system call, a tick
  * and a turn of TypeScript. Waiting for company makes the same work come in larger portions: up to
  * GATHER_MOST entries are waited for, for at most GATHER_WAIT_US (the kernel's min_wait_usec, 6.12).
@@ -9,7 +9,7 @@
  * It must not cost a thread with time to spare its latency, nor peers that all wait for us their throughput:
  *
  *  - gathering begins when the thread has run for GATHER_ENTER percent of a window, and shrinks below
- *    GATHER_LEAVE;
+ *    GATHER_LEAVE; below GATHER_SATURATED percent only as many are waited for as come in GATHER_FORM_US;
  *  - it grows by a quarter a window, and shrinks by a quarter when in two windows less than GATHER_RATE
  * percent of the entries per second come that came without it; the next growth then waits for longer each
  * time;
@@ -25,9 +25,11 @@
 
 #define GATHER_MOST      32      // entries
 #define GATHER_WAIT_US   50      // for company, microseconds
+#define GATHER_FORM_US   80      // microseconds
 #define GATHER_WINDOW    32      // waits between two looks at the clocks, and
 #define GATHER_WINDOW_NS 4000000 // nanoseconds, at least
-#define GATHER_ENTER     95      // percent
+#define GATHER_ENTER     85      // percent
+#define GATHER_SATURATED 95      // percent
 #define GATHER_LEAVE     70      // percent
 #define GATHER_RATE      92      // percent
 #define GATHER_HOLD_MOST 32      // windows
@@ -40,6 +42,7 @@ struct gather {
   uint32_t windows;           // since it began anew
   bool was_bad;               // the last window was
   double plain_rate;          // entries per nanosecond without gathering
+  uint32_t plain_percent;     // of the time that the thread ran then
   uint64_t began_ns, ran_ns;  // clocks at the beginning of the window
 };
 

@@ -69,6 +69,15 @@ static void a_thread_with_time_does_not_gather(void) {
   }
 }
 
+/* One that has little time to spare gathers only what comes soon anyway. */
+static void a_busy_thread_gathers_a_little(void) {
+  struct gather g = {0};
+  struct load l = {.work_us = 6, .apart_us = 7.7};
+  double want;
+  settle(&g, &l, &want);
+  CHECK(want > 2 && want <= GATHER_FORM_US / 7.7);
+}
+
 static void a_saturated_thread_gathers(void) {
   struct gather g = {0};
   struct load l = {.work_us = 6, .apart_us = 6, .peers = 50};
@@ -138,6 +147,7 @@ static void policy(int engine) {
   if (engine != UL_ENGINE_URING)
     return; // once: it knows no engine
   a_thread_with_time_does_not_gather();
+  a_busy_thread_gathers_a_little();
   a_saturated_thread_gathers();
   few_peers_lose_nothing();
   never_asks_for_nothing_or_too_much();
