@@ -304,6 +304,6 @@ int ring_notify(struct ring *r, struct ul_ring *ring, bool on) {
   int error = ring_enter(r, ring);
   if (!error)
     io_uring_cq_eventfd_toggle(&r->uring, true);
-  r->gather.want = 1; // what comes after a sleep comes alone
+  r->gather = (struct gather){0}; // what comes after a sleep is another load
   return error;
 }
