@@ -45,6 +45,8 @@ export interface CheckOptions {
   staleAllowed?: () => number
   /** Commands may be refused: a test asks for what is not allowed. */
   mayRefuse?: boolean
+  /** Called before each tick, with the time that it may sleep. */
+  beforeTick?: ((waitNs: number) => void) | undefined
   /** Called after each tick. */
   afterTick?: (ring: number) => void
   /** Told of each command and completion, as a line. */
@@ -67,6 +69,7 @@ export class BorderChecker implements Native {
     const watched = this.rings.get(ring)
     if (watched === undefined) return this.inner.tick(ring, count, waitNs)
     this.options.trace?.(`tick: ${count} commands, may wait ${waitNs} ns`)
+    this.options.beforeTick?.(waitNs)
     for (let i = 0; i < count; i++) this.takeCommand(watched, ring, i * COMMAND_WORDS)
     const result = this.inner.tick(ring, count, waitNs)
     if (result < 0) throw new Violation(`tick answered ${result}`)

@@ -113,14 +113,22 @@ export class Engine {
     return this.tables.completionCount
   }
 
-  /** 0, or a negated errno: what the host wants before it sleeps. */
+  /** What the host wants before it sleeps. The eventfd speaks of what comes up from now on, not of what is there. */
   notify(on: boolean): number {
+    if (on) {
+      if (this.parts.faults.happens("enterBusy")) return -EAGAIN
+      // The runtime's loop watches the eventfd: watched from here too, each would set off the other for ever.
+      this.isHostArmed = false
+      this.enter()
+    }
     this.isSleeping = on
-    if (!on) return 0
-    // The runtime's loop watches the eventfd: watched from here too, each would set off the other for ever.
-    this.isHostArmed = false
-    this.enter()
     return 0
+  }
+
+  /** Something waits for the next tick. */
+  get hasNews(): boolean {
+    const { ring } = this.parts
+    return ring.hasWork || !ring.isSubmitted || this.kept.length > 0 || this.tables.deferred.length > 0
   }
 
   /** The runtime's own loop has come to have something to do. */

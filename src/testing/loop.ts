@@ -52,6 +52,8 @@ export class SimulatedLoop implements RuntimeLoop {
   readonly drainMicrotasks = bunLoop.drainMicrotasks
   /** What callbacks of `nextTurn` threw: a runtime's uncaught exceptions. */
   readonly uncaught: unknown[] = []
+  /** Called when the loop has nothing to do, before it waits. */
+  onIdle: (isHeld: boolean) => void = () => {}
   /** Called when the loop comes to have I/O to do. */
   onIo: () => void = () => {}
   private readonly clock: VirtualClock
@@ -106,6 +108,12 @@ export class SimulatedLoop implements RuntimeLoop {
     if (flag?.isOpen) this.onIo()
   }
 
+  /** An eventfd that has been made readable and will be read. */
+  isSignalled(eventFd: number): boolean {
+    const flag = this.flags.get(eventFd)
+    return flag?.isOpen === true && flag.isReadable
+  }
+
   /** Work of the runtime's own that comes in by its epoll: a fetch, a file. */
   receiveIo(callback: () => void): void {
     this.io.push(callback)
@@ -131,6 +139,7 @@ export class SimulatedLoop implements RuntimeLoop {
       this.clock.moveTo(this.clock.nowNs + this.random.integer(1000, TURN_NS))
       const hasRun = this.runTimers() || this.runIo() || this.runTurns()
       if (hasRun || isDone()) continue
+      this.onIdle(isHeld())
       const nextNs = Math.min(this.clock.nextNs, ...this.timers.map((timer) => timer.dueNs))
       if (nextNs === Number.POSITIVE_INFINITY) throw new SimulationStuck("the runtime's loop waits for ever")
       if (nextNs === this.clock.nextNs) this.clock.runNext()

@@ -4,7 +4,7 @@
  */
 import type { VirtualClock } from "./clock.ts"
 import type { Random } from "./random.ts"
-import { type Line, READABLE, StreamSocket } from "./stream_socket.ts"
+import { type Line, type Place, READABLE, StreamSocket } from "./stream_socket.ts"
 
 const ECONNREFUSED = 111
 const ETIMEDOUT = 110
@@ -26,7 +26,7 @@ export interface NetworkShape {
 }
 
 export class ListeningSocket {
-  readonly port: number
+  readonly place: Place
   readonly backlog: number
   /** Connections that wait to be accepted. */
   readonly queue: StreamSocket[] = []
@@ -34,9 +34,9 @@ export class ListeningSocket {
   onChange: (events: number) => void = () => {}
   private readonly network: Network
 
-  constructor(network: Network, port: number, backlog: number) {
+  constructor(network: Network, place: Place, backlog: number) {
     this.network = network
-    this.port = port
+    this.place = place
     this.backlog = backlog
   }
 
@@ -83,16 +83,16 @@ export class Network {
   }
 
   /** Listens on a port of the reactor's host; 0 picks one. Returns a negated errno when it is taken. */
-  listen(port: number, backlog: number): ListeningSocket | number {
-    const chosen = port === 0 ? this.ephemeralPort() : port
-    if (this.listeners.has(chosen)) return -EADDRINUSE
-    const listener = new ListeningSocket(this, chosen, backlog)
-    this.listeners.set(chosen, listener)
+  listen(place: Place, backlog: number): ListeningSocket | number {
+    const port = place.port === 0 ? this.ephemeralPort() : place.port
+    if (this.listeners.has(port)) return -EADDRINUSE
+    const listener = new ListeningSocket(this, { address: place.address, port }, backlog)
+    this.listeners.set(port, listener)
     return listener
   }
 
   forget(listener: ListeningSocket): void {
-    if (this.listeners.get(listener.port) === listener) this.listeners.delete(listener.port)
+    if (this.listeners.get(listener.place.port) === listener) this.listeners.delete(listener.place.port)
   }
 
   /** Answers connects to this port on any host but the reactor's. */
@@ -101,35 +101,29 @@ export class Network {
   }
 
   /** Connects an end. `connected` is called later, unless the socket has been closed by then. */
-  connect(socket: StreamSocket, isLocal: boolean, port: number, connected: Connected): void {
-    socket.localPort = this.ephemeralPort()
-    socket.remotePort = port
-    this.attempt(socket, isLocal, port, connected, 1)
+  connect(socket: StreamSocket, place: Place, connected: Connected): void {
+    const isLocal = place.address.startsWith("127.") || place.address === "::1"
+    socket.local = { address: isLocal ? place.address : "10.0.0.1", port: this.ephemeralPort() }
+    socket.remote = place
+    this.attempt(socket, isLocal, connected, 1)
   }
 
-  private attempt(
-    socket: StreamSocket,
-    isLocal: boolean,
-    port: number,
-    connected: Connected,
-    count: number,
-  ): void {
+  private attempt(socket: StreamSocket, isLocal: boolean, connected: Connected, count: number): void {
     const { latencyNs } = socket.line
     this.clock.after(latencyNs, () => {
       if (socket.isClosed) return
-      const result = isLocal ? this.reachListener(socket, port) : this.reachService(socket, port)
-      if (result !== -ETIMEDOUT) {
-        this.clock.after(latencyNs, () => connected(result))
-      } else if (count === SYN_ATTEMPTS) connected(result)
-      else
-        this.clock.after(SYN_RETRY_NS * 2 ** (count - 1), () =>
-          this.attempt(socket, isLocal, port, connected, count + 1),
-        )
+      const result = isLocal ? this.reachListener(socket) : this.reachService(socket)
+      if (result !== -ETIMEDOUT) this.clock.after(latencyNs, () => connected(result))
+      else if (count === SYN_ATTEMPTS) connected(result)
+      else {
+        const retryNs = SYN_RETRY_NS * 2 ** (count - 1)
+        this.clock.after(retryNs, () => this.attempt(socket, isLocal, connected, count + 1))
+      }
     })
   }
 
-  private reachListener(socket: StreamSocket, port: number): number {
-    const listener = this.listeners.get(port)
+  private reachListener(socket: StreamSocket): number {
+    const listener = this.listeners.get(socket.remote.port)
     if (listener === undefined) return -ECONNREFUSED
     if (listener.queue.length > listener.backlog) return -ETIMEDOUT // the SYN is dropped
     listener.queue.push(this.otherEnd(socket))
@@ -137,8 +131,8 @@ export class Network {
     return 0
   }
 
-  private reachService(socket: StreamSocket, port: number): number {
-    const service = this.services.get(port)
+  private reachService(socket: StreamSocket): number {
+    const service = this.services.get(socket.remote.port)
     if (service === undefined) return -ENETUNREACH
     const result = service(this.otherEnd(socket))
     if (result < 0) socket.other = undefined
@@ -147,8 +141,8 @@ export class Network {
 
   private otherEnd(socket: StreamSocket): StreamSocket {
     const other = new StreamSocket(this.clock, socket.line)
-    other.localPort = socket.remotePort
-    other.remotePort = socket.localPort
+    other.local = socket.remote
+    other.remote = socket.local
     StreamSocket.join(socket, other)
     return other
   }

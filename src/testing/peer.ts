@@ -29,6 +29,7 @@ export class SimulatedPeer {
   private readonly queue: Uint8Array[] = []
   private isPaused = false
   private isEnding = false
+  private isClosing = false
   private isOver = false
   private hasSeenEnd = false
 
@@ -60,10 +61,10 @@ export class SimulatedPeer {
     this.flush()
   }
 
-  /** Closes: what was sent still arrives, unless bytes that have arrived are unread. */
+  /** Takes no more part, and closes once all is sent. Bytes that arrive later are answered with a reset. */
   close(): void {
-    this.isOver = true
-    this.socket.close()
+    this.isClosing = true
+    this.flush()
   }
 
   /** Ends the connection with a reset. */
@@ -101,11 +102,15 @@ export class SimulatedPeer {
       else this.queue[0] = bytes.subarray(count)
       if (this.queue.length === 0) this.handlers.onDrain?.()
     }
-    if (this.isEnding && !this.isOver && this.queue.length === 0) this.socket.shutdown(1)
+    if (this.isOver || this.queue.length > 0) return
+    if (this.isClosing) {
+      this.isOver = true
+      this.socket.close()
+    } else if (this.isEnding) this.socket.shutdown(1)
   }
 
   private read(): void {
-    while (!this.isOver && !this.isPaused && !this.hasSeenEnd) {
+    while (!this.isOver && !this.isClosing && !this.isPaused && !this.hasSeenEnd) {
       const bytes = new Uint8Array(READ_BYTES)
       const count = this.socket.read(bytes)
       if (count === -EAGAIN) return
@@ -122,6 +127,6 @@ export class SimulatedPeer {
     if (this.isOver) return
     this.isOver = true
     this.socket.close()
-    this.handlers.onReset?.()
+    if (!this.isClosing) this.handlers.onReset?.()
   }
 }

@@ -83,6 +83,10 @@ export class Ring {
   get hasCompletions(): boolean {
     return this.entriesHead < this.entries.length
   }
+  /** Completion entries, or deferred work. */
+  get hasWork(): boolean {
+    return this.hasCompletions || this.ready.some((request) => request.state === READY)
+  }
   get hasOverflowed(): boolean {
     return this.entries.length - this.entriesHead > this.sizes.completions
   }
@@ -126,8 +130,9 @@ export class Ring {
   enter(): boolean {
     const { clock, random, faults } = this.parts
     clock.moveTo(clock.nowNs + random.integer(200, ENTER_NS))
-    if (faults.happens("enterBusy")) return false
     let count = this.staged.length
+    // Without entries to take there is nothing that could fail: deferred work always runs.
+    if (count > 0 && faults.happens("enterBusy")) return false
     if (count > 1 && faults.happens("enterPartial")) count = random.integer(1, count - 1)
     const isWhole = count === this.staged.length
     for (const request of this.staged.splice(0, count)) this.issue(request)

@@ -4,7 +4,7 @@
  */
 import * as abi from "../../ffi/abi.ts"
 import type { Native } from "../../ffi/native.ts"
-import { AF_INET, AF_INET6, decode, encodeIp, familyOf } from "../reactor/address.ts"
+import { AF_INET, AF_INET6, decode, encodeIp } from "../reactor/address.ts"
 import type { VirtualClock } from "./clock.ts"
 import { checkConfig, type RingConfig } from "./config.ts"
 import { Engine } from "./engine.ts"
@@ -85,6 +85,14 @@ export class SimulatedNative implements Native {
   /** The parts of an open ring, for checkers and tests. */
   ringOf(handle: number): SimulatedRing | undefined {
     return this.rings.get(handle)
+  }
+
+  /** A ring has something to report, and its host sleeps with the eventfd silent. */
+  get isUnheard(): boolean {
+    for (const [handle, { engine }] of this.rings) {
+      if (engine.hasNews && !this.parts.loop.isSignalled(FIRST_EVENT_FD + handle)) return true
+    }
+    return false
   }
 
   /** What is left unaccounted for: of a ring's buffers, and of all descriptors. */
@@ -198,7 +206,7 @@ export class SimulatedNative implements Native {
     const target = decode(address)
     if (target.family === "unix") return -EAFNOSUPPORT
     if (backlog < 1) return -EINVAL
-    const listener = this.parts.network.listen(target.port, backlog)
+    const listener = this.parts.network.listen({ address: target.address, port: target.port }, backlog)
     return typeof listener === "number" ? listener : this.openFile(found, listener)
   }
 
@@ -217,8 +225,8 @@ export class SimulatedNative implements Native {
     const file = this.owned(ring, fd)
     if (file === undefined) return -EBADF
     if (peer === 1 && file.socket?.other === undefined) return -ENOTCONN
-    const port = file.listener?.port ?? (peer === 1 ? file.socket?.remotePort : file.socket?.localPort)
-    out.set(encodeIp("127.0.0.1", port ?? 0))
+    const place = file.listener?.place ?? (peer === 1 ? file.socket?.remote : file.socket?.local)
+    if (place !== undefined) out.set(encodeIp(place.address, place.port))
     return 0
   }
 
@@ -269,7 +277,6 @@ export class SimulatedNative implements Native {
       connected(-EINVAL)
       return
     }
-    const isLocal = familyOf(record) === AF_INET6 || target.address.startsWith("127.")
-    this.parts.network.connect(request.file.socket, isLocal, target.port, connected)
+    this.parts.network.connect(request.file.socket, { address: target.address, port: target.port }, connected)
   }
 }

@@ -21,6 +21,8 @@ export interface SimulationOptions {
   faults?: FaultRates
   kernel?: Partial<KernelShape>
   network?: Partial<NetworkShape>
+  /** Called before each tick. */
+  beforeTick?: (waitNs: number) => void
   /** Told of each tick, command and completion, as a line. */
   trace?: (line: string) => void
   /** Between the checker and the simulated kernel: for tests that show what the checkers find. */
@@ -83,19 +85,23 @@ export class Simulation implements Platform {
       shape: { ...KERNEL, ...options.kernel },
     })
     const inner = options.tamper?.(this.kernel) ?? this.kernel
-    const { trace } = options
+    const { trace, beforeTick } = options
+    this.loop.onIdle = (isHeld) => {
+      if (isHeld && this.kernel.isUnheard) throw new Violation("a wake-up is lost: the eventfd is silent")
+    }
     this.native = new BorderChecker(inner, {
       staleAllowed: () => this.faults.counts.staleRecord ?? 0,
+      beforeTick,
       afterTick: (ring) => this.afterTick(ring),
       trace: trace && ((line) => trace(`${this.time.nowMs.toFixed(3)} ${line}`)),
     })
   }
 
-  /** A peer that connects to a listener of a reactor. */
-  connect(port: number, handlers: PeerHandlers): SimulatedPeer {
+  /** A peer that connects to a listener of a reactor, at any address of the reactor's host (127.x.x.x). */
+  connect(port: number, handlers: PeerHandlers, address = "127.0.0.1"): SimulatedPeer {
     const socket = this.network.socket()
     const peer = new SimulatedPeer(socket, handlers)
-    this.network.connect(socket, true, port, (result) => {
+    this.network.connect(socket, { address, port }, (result) => {
       if (result === 0) peer.opened()
       else handlers.onRefused?.(result)
     })
@@ -103,12 +109,12 @@ export class Simulation implements Platform {
   }
 
   /**
-   * Answers connects of reactors to this port, on any address but 127.0.0.1 and ::1. `accept` gives the handlers of the
-   * peer, or a negated errno to refuse with; -ETIMEDOUT (-110) lets the connect wait for an answer.
+   * Answers connects of reactors to this port, on any address of another host. `accept` is told the address, and gives the
+   * handlers of the peer or a negated errno to refuse with; -ETIMEDOUT (-110) lets the connect wait for an answer.
    */
-  serve(port: number, accept: (clientPort: number) => PeerHandlers | number): void {
+  serve(port: number, accept: (address: string) => PeerHandlers | number): void {
     this.network.serve(port, (socket) => {
-      const handlers = accept(socket.remotePort)
+      const handlers = accept(socket.local.address)
       if (typeof handlers === "number") return handlers
       // Not yet: the other end must know of the connection first.
       const peer = new SimulatedPeer(socket, handlers)

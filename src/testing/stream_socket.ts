@@ -15,6 +15,14 @@ const EAGAIN = 11
 const ECONNRESET = 104
 const ENOTCONN = 107
 
+/** An address and a port. */
+export interface Place {
+  address: string
+  port: number
+}
+
+const NOWHERE: Place = { address: "0.0.0.0", port: 0 }
+
 /** What a connection is like: drawn once for both its ends. */
 export interface Line {
   /** One way, nanoseconds. */
@@ -40,8 +48,8 @@ export class StreamSocket {
   onChange: (events: number) => void = nothing
   /** SO_LINGER with time 0: close sends a reset. */
   resetsOnClose = false
-  localPort = 0
-  remotePort = 0
+  local: Place = NOWHERE
+  remote: Place = NOWHERE
 
   private received: Uint8Array[] = []
   /** Index of the first chunk that is not read to its end, and the bytes read of it. */
