@@ -283,9 +283,9 @@ export class ReactorCore {
     this.deliveries = 0
     this.answers = 0
     if (this.dirty.length > 0) this.flushDirty()
-    // Flushing may tell user code something (there is room, here is a chunk that a pause has held). What that writes, or
-    // arms, must not wait behind a sleep that was measured before.
-    const isNews = this.deliveries > 0
+    // Flushing may tell user code something (there is room, a held chunk, the end). What that writes, or arms, and what has
+    // been left for the next round, must not wait behind a sleep that was measured before.
+    const isNews = this.deliveries > 0 || this.dirty.length > 0
     if (isNews) this.loop.drainMicrotasks()
     const count = this.commandCount
     this.commandCount = 0
