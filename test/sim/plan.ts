@@ -106,7 +106,7 @@ export function drawPlan(seed: number): RunPlan {
         [0, 2_000_000],
       ]),
       windowBytes: random.pick([
-        [600, 8_000],
+        isHeavy ? [16_000, 64_000] : [600, 8_000],
         [4_000, 64_000],
         [64_000, 256_000],
       ]),

@@ -68,7 +68,7 @@ function main(args: Arguments): number {
 
 function runOne(seed: number, args: Arguments, tally: Tally): unknown {
   try {
-    tally.add(runSeed(seed, args.isTraced ? (line) => console.log(line) : undefined))
+    tally.add(runSeed(seed, args.isTraced ? { trace: (line) => console.log(line) } : {}))
     return undefined
   } catch (error) {
     return error

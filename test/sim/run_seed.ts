@@ -1,7 +1,8 @@
 // One seed: a reactor on a simulated machine, the programs of its plan, and everything that must hold at the end.
 
+import type { Native } from "../../ffi/native.ts"
 import { type Connection, Reactor, type ReactorStats, type Socket } from "../../src/index.ts"
-import { type FaultKind, Simulation, Violation } from "../../src/testing/index.ts"
+import { type FaultKind, type SimulatedNative, Simulation, Violation } from "../../src/testing/index.ts"
 import { CallbackSide, playCallbacks } from "./callback_side.ts"
 import type { Conversation } from "./conversation.ts"
 import { playPeer } from "./peer_side.ts"
@@ -10,8 +11,8 @@ import { playPromises } from "./promise_side.ts"
 import { playRaw } from "./raw_program.ts"
 import { PEER_PORT, World } from "./world.ts"
 
-/** By then everything has ended that ends by itself: longer than any linger, connect or SYN retry. */
-const END_MS = 200_000
+/** By then everything has ended that ends by itself: longer than any linger, connect, SYN retry or slow line. */
+const END_MS = 1_000_000
 /** Ticks of one run at most: more is a loop that gets nowhere. */
 const TICKS_MOST = 60_000
 
@@ -24,10 +25,21 @@ export interface Outcome {
   bytesReceived: number
   bytesSent: number
   connections: number
+  /** Connections on which everything had to arrive, and did. */
+  completed: number
+}
+
+export interface SeedOptions {
+  /** Told of all that passes the border of the kernel. */
+  trace?: (line: string) => void
+  /** Instead of the one that the seed gives. */
+  plan?: RunPlan
+  /** Between the checkers and the kernel: to see whether they find it. */
+  tamper?: (native: SimulatedNative) => Native
 }
 
 /** @throws what does not hold */
-export function runSeed(seed: number, trace?: (line: string) => void, plan = drawPlan(seed)): Outcome {
+export function runSeed(seed: number, { trace, plan = drawPlan(seed), tamper }: SeedOptions = {}): Outcome {
   let ticks = 0
   let reactor: Reactor | undefined
   const simulation = new Simulation({
@@ -41,6 +53,7 @@ export function runSeed(seed: number, trace?: (line: string) => void, plan = dra
         throw new Violation("a tick may sleep although somebody has something to send")
     },
     ...(trace && { trace }),
+    ...(tamper && { tamper: (native: Native) => tamper(native as SimulatedNative) }),
   })
   reactor = Reactor.open(
     {
@@ -69,6 +82,7 @@ export function runSeed(seed: number, trace?: (line: string) => void, plan = dra
     bytesReceived: stats.bytesReceived,
     bytesSent: stats.bytesSent,
     connections: world.conversations.filter((conversation) => conversation.causes !== undefined).length,
+    completed: world.completed,
   }
 }
 
@@ -175,7 +189,10 @@ function begin(world: World, conversation: Conversation, listenerPort: number): 
 function checkConversation(world: World, conversation: Conversation): void {
   const { sides } = conversation
   if (!conversation.isToComplete && !sides.some((side) => side.isOver)) return
-  if (conversation.isToComplete) conversation.checkEnd()
+  if (conversation.isToComplete) {
+    conversation.checkEnd()
+    world.completed++
+  }
   world.check()
 }
 

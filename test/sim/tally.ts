@@ -11,6 +11,7 @@ export class Tally {
   private operations = 0
   private ticks = 0
   private connections = 0
+  private completed = 0
   private bytes = 0
 
   add(outcome: Outcome): void {
@@ -18,6 +19,7 @@ export class Tally {
     this.operations += outcome.operations
     this.ticks += outcome.ticks
     this.connections += outcome.connections
+    this.completed += outcome.completed
     this.bytes += outcome.bytesReceived + outcome.bytesSent
     for (const kind of FAULT_KINDS) this.faults[kind] = (this.faults[kind] ?? 0) + (outcome.faults[kind] ?? 0)
   }
@@ -25,7 +27,7 @@ export class Tally {
   summary(): string {
     const seconds = (performance.now() - this.startedMs) / 1000
     const rate = Math.round((this.operations / seconds) * 60)
-    return `${this.operations} operations, ${this.connections} connections in ${seconds.toFixed(1)} s (${rate} operations a minute)`
+    return `${this.operations} operations, ${this.connections} connections (${this.completed} had to complete) in ${seconds.toFixed(1)} s (${rate} operations a minute)`
   }
 
   faultLines(): string {
@@ -41,6 +43,7 @@ export class Tally {
       operations: this.operations,
       ticks: this.ticks,
       connections: this.connections,
+      completed: this.completed,
       bytes: this.bytes,
       faults: this.faults,
     }

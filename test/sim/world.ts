@@ -19,6 +19,8 @@ export class World {
   isCut = false
   /** Deadlines of the programs' that are armed: they are not the reactor's. */
   ownDeadlines = 0
+  /** Conversations on which everything had to arrive, and did. */
+  completed = 0
   private failure: unknown
   private readonly finished: () => void
   /** Settles when no program takes part in anything any more, or when something was found. */
