@@ -10,6 +10,7 @@ type Plays = CallbackSide | undefined
 export class CallbackSide {
   private readonly world: World
   readonly side: Side
+  private patienceMs = 0
   private isThinking = false
   private mayDrain = false
   private hasEnded = false
@@ -21,7 +22,8 @@ export class CallbackSide {
 
   open(socket: Socket<Plays>): void {
     const { plan } = this.side
-    if (plan.patienceMs !== undefined) socket.timeout(plan.patienceMs / 1000)
+    this.patienceMs = plan.patienceMs ?? 0
+    socket.timeout(this.patienceMs / 1000)
     this.write(socket)
   }
 
@@ -54,8 +56,10 @@ export class CallbackSide {
       side.gaveUp = true
       if (world.random.chance(0.5)) socket.terminate()
       else socket.close()
-    } else if (side.other.plan.stallsAfter === undefined)
-      socket.timeout((side.plan.patienceMs ?? 1000) / 1000)
+    } else {
+      this.patienceMs *= 2
+      socket.timeout(this.patienceMs / 1000)
+    }
   }
 
   close(socket: Socket<Plays>, error: Error | undefined): void {
