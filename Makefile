@@ -9,7 +9,7 @@ CHECKS := check-biome check-c check-types check-abi check-style
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test shim abi bench test check $(CHECKS) format run clean
+.PHONY: help setup setup-build setup-test shim abi bench test sim check $(CHECKS) format run clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ bench: shim ## io_uring against the runtime's loop on this machine (ARGS="..." g
 
 test: setup-test ## all suites; ARGS="unit uring/hosted" picks some, ARGS="--jobs 2" runs two at a time
 	@$(BUN) test/run.ts $(ARGS)
+
+sim: setup-test ## seeds on the simulated kernel; ARGS="--seeds 1..10000" or ARGS="--seed 42 --trace" (test/sim/run.ts)
+	@$(BUN) test/sim/run.ts $(ARGS)
 
 check: setup-test ## format, lint, types, ffi/abi.ts against abi.h, style: all of it, under 30 seconds
 	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 $(CHECKS)

@@ -72,3 +72,11 @@ export interface EventWatch {
   open(): void
   close(): void
 }
+
+/** All that a reactor stands on. The runtime's own by default; a simulated one in tests (src/testing). */
+export interface Platform {
+  readonly native: Native
+  readonly loop: RuntimeLoop
+  /** Monotonic milliseconds from any fixed origin. */
+  readonly clock: () => number
+}

@@ -6,8 +6,8 @@
 //   bun test/run.ts --list                the names alone
 //
 // Suites: `shim` builds the library, `c` runs liburing-shim/test, `unit` the *.test.ts beside the code,
-// `conformance/ENGINE/HOST` the same tests on every engine and host, `system` the tests that start
-// processes. A folder without tests has no suite. A suite that crashes, runs nothing, or is over its time
+// `conformance/ENGINE/HOST` the same tests on every engine and host, `sim` 10,000 seeds on the simulated kernel,
+// counted by the thousand, `system` the tests that start processes. A folder without tests has no suite. A suite that crashes, runs nothing, or is over its time
 // counts as one failed. The last line is `N passed, N failed`; exit status 1 when anything failed.
 
 import { join } from "node:path"
@@ -70,6 +70,14 @@ function findSuites(): Suite[] {
       const env = { URINGLOOP_ENGINE: engine, URINGLOOP_TEST_HOST: host }
       suites.push(...bunSuite(`conformance/${engine}/${host}`, ["test/conformance"], 300, env))
     }
+  }
+  if (filesIn("test/sim", "run.ts").length > 0) {
+    suites.push({
+      name: "sim",
+      command: [BUN, "test/sim/run.ts", "--seeds", "1..10000"],
+      limitSeconds: 120,
+      count: countTotals,
+    })
   }
   suites.push(...bunSuite("system", ["test/system"], 300, {}, 60))
   return suites
@@ -150,6 +158,12 @@ function countNothing(): Count {
 function countTap(output: string): Count {
   const count = (pattern: RegExp) => output.match(pattern)?.length ?? 0
   return { passed: count(/^ok /gm), failed: count(/^not ok /gm), skipped: 0 }
+}
+
+/** The last line of a runner of our own: `N passed, N failed`. */
+function countTotals(output: string): Count {
+  const found = [...output.matchAll(/^(\d+) passed, (\d+) failed$/gm)].at(-1)
+  return { passed: Number(found?.[1] ?? 0), failed: Number(found?.[2] ?? 0), skipped: 0 }
 }
 
 /** Bun's summary is the last thing it prints; a test may print the like before, so the last match counts. */

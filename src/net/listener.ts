@@ -214,9 +214,9 @@ export class SocketListener<Data = undefined> extends ListenerCore {
   }
 
   protected override onAccepted(fd: number): void {
-    const socket = new Socket<Data>(this.core, fd, this.handlers, this.data, this, this.allowHalfOpen)
-    if (this.core.isOpen) socket.opened()
-    else socket.abandon()
+    // The reactor is being closed: a program that never heard of the connection must not hear of its end.
+    if (!this.core.isOpen) this.core.discard(fd)
+    else new Socket<Data>(this.core, fd, this.handlers, this.data, this, this.allowHalfOpen).opened()
   }
 
   protected override onStopped(): void {}

@@ -2,6 +2,7 @@
  * The reactor as programs have it: operations as promises, listeners and connections; and the default one that `listen` and
  * `connect` use.
  */
+import type { Platform } from "../../ffi/native.ts"
 import { invalidType } from "../errors.ts"
 import { ReactorOperations } from "../reactor/operations.ts"
 import type { ReactorOptions } from "../reactor/options.ts"
@@ -20,10 +21,11 @@ import { Socket } from "./socket.ts"
 export class Reactor extends ReactorOperations implements AsyncDisposable {
   /**
    * Opens a reactor on this thread.
+   * @param platform what it stands on instead of the kernel and the runtime: a `Simulation` of `uringloop/testing`
    * @throws UringloopError ENGINE_UNAVAILABLE, SHIM_UNAVAILABLE; TypeError, RangeError for a wrong option
    */
-  static open(options: ReactorOptions = {}): Reactor {
-    return new Reactor(options)
+  static open(options: ReactorOptions = {}, platform?: Platform): Reactor {
+    return new Reactor(options, platform)
   }
 
   /**

@@ -41,14 +41,14 @@ export class Socket<Data = undefined> extends ConnectionCore {
     this.listener = listener
   }
 
-  /** Receiving starts, and the program hears of it. For listeners and dials. */
+  /** The program hears of it, and receiving starts: in this order, as it may fail, and `close` comes after `open`. */
   opened(): void {
+    if (this.handlers.open !== undefined && !this.call(this.handlers.open, undefined)) {
+      // As in Bun: a connection whose open has thrown is not served. Closing it with bytes unread would be a reset.
+      this.state |= DISCARDS
+      this.endSending()
+    }
     this.startReceiving()
-    if (this.state & DETACHED || this.handlers.open === undefined) return
-    if (this.call(this.handlers.open, undefined)) return
-    // As in Bun: a connection whose open has thrown is not served. Closing it with bytes unread would be a reset.
-    this.state |= DISCARDS
-    this.endSending()
   }
 
   /** What `connectError` gets: a closed socket with the program's data. */

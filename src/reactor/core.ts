@@ -9,13 +9,12 @@
  * When rounds happen is the host's business (hosted.ts, owned.ts). What a connection is, is net's.
  */
 import * as abi from "../../ffi/abi.ts"
-import { bunLoop } from "../../ffi/bun.ts"
-import type { Native, RuntimeLoop } from "../../ffi/native.ts"
+import type { Native, Platform, RuntimeLoop } from "../../ffi/native.ts"
 import { systemError, UringloopError } from "../errors.ts"
 import { Arena } from "./arena.ts"
 import { type Deadline, DeadlineWheel } from "./deadlines.ts"
 import { DescriptorTable } from "./descriptors.ts"
-import { loadNative, openEngine } from "./engine.ts"
+import { openEngine, runtimePlatform } from "./engine.ts"
 import { HostedHost } from "./hosted.ts"
 import { SharedMemory } from "./memory.ts"
 import {
@@ -105,7 +104,8 @@ export class ReactorCore {
   /** Operations in flight at most, but for those that end others. */
   readonly maxOperations: number
   private readonly tick: Native["tick"]
-  /** CLOCK_MONOTONIC minus performance.now(), milliseconds. */
+  private readonly platformClock: () => number
+  /** CLOCK_MONOTONIC minus the platform's clock, milliseconds. */
   private readonly clockOffsetMs: number
   private readonly host: HostedHost | OwnedHost
   /** Commands written since the last tick. */
@@ -125,11 +125,14 @@ export class ReactorCore {
   private closed: Promise<void> | undefined
   private resolveClosed: (() => void) | undefined
 
-  constructor(options: ReactorOptions = {}) {
+  /** @param platform what it stands on, when that is not the runtime itself */
+  constructor(options: ReactorOptions = {}, platform?: Platform) {
     this.settings = settle(options)
     this.hostName = this.settings.host
-    this.loop = bunLoop
-    this.native = loadNative()
+    const { native, loop, clock } = platform ?? runtimePlatform()
+    this.native = native
+    this.loop = loop
+    this.platformClock = clock
     const opened = openEngine(this.native, this.settings)
     this.engine = opened.engine
     this.ring = opened.ring
@@ -147,7 +150,7 @@ export class ReactorCore {
     this.arena = new Arena(this.memory.at(abi.HEADER_ARENA_BYTES))
     this.slots = new SlotTable(this.memory.at(abi.HEADER_SLOT_CAPACITY))
     this.deadlines = new DeadlineWheel(this.now)
-    this.clockOffsetMs = this.now - performance.now()
+    this.clockOffsetMs = this.now - clock()
     this.host = this.hostName === "hosted" ? new HostedHost(this) : new OwnedHost(this)
   }
 
@@ -157,7 +160,7 @@ export class ReactorCore {
   }
   /** Monotonic time now, milliseconds: for callers outside of a round. */
   clock(): number {
-    return performance.now() + this.clockOffsetMs
+    return this.platformClock() + this.clockOffsetMs
   }
   get isOpen(): boolean {
     return this.state === "open"
@@ -280,9 +283,9 @@ export class ReactorCore {
     this.deliveries = 0
     this.answers = 0
     if (this.dirty.length > 0) this.flushDirty()
-    // Flushing may tell user code something (there is room, here is a chunk that a pause has held). What that writes, or
-    // arms, must not wait behind a sleep that was measured before.
-    const isNews = this.deliveries > 0
+    // Flushing may tell user code something (there is room, a held chunk, the end). What that writes, or arms, and what has
+    // been left for the next round, must not wait behind a sleep that was measured before.
+    const isNews = this.deliveries > 0 || this.dirty.length > 0
     if (isNews) this.loop.drainMicrotasks()
     const count = this.commandCount
     this.commandCount = 0

@@ -1,8 +1,8 @@
 /**
  * Opening a ring: the shim, the engine that was asked for, and the fallback where io_uring is blocked.
  */
-import { loadShim } from "../../ffi/bun.ts"
-import { type Native, ShimError } from "../../ffi/native.ts"
+import { bunLoop, loadShim } from "../../ffi/bun.ts"
+import { type Native, type Platform, ShimError } from "../../ffi/native.ts"
 import { errnoName, UringloopError } from "../errors.ts"
 import { type EngineName, reasonOf, type Settings, setEngine } from "./options.ts"
 
@@ -17,8 +17,12 @@ export interface OpenedEngine {
 /** The fallback is told once per process. */
 let fallbackTold = false
 
-/** @throws UringloopError SHIM_UNAVAILABLE */
-export function loadNative(): Native {
+/** The shim, the runtime's loop and its clock. @throws UringloopError SHIM_UNAVAILABLE */
+export function runtimePlatform(): Platform {
+  return { native: loadNative(), loop: bunLoop, clock: () => performance.now() }
+}
+
+function loadNative(): Native {
   try {
     return loadShim()
   } catch (cause) {
