@@ -24,6 +24,9 @@
 static struct ul_ring *rings[RINGS_MAX];
 static pthread_mutex_t rings_lock = PTHREAD_MUTEX_INITIALIZER;
 static __thread char thread_mark; // its address tells threads apart
+/* Its destructor ends the rings that a thread leaves behind when it ends, as a terminated worker does. */
+static pthread_key_t thread_key;
+static pthread_once_t thread_key_made = PTHREAD_ONCE_INIT;
 
 /* Mappings of closed rings, kept for the next ring of the same size. */
 static struct {
@@ -176,7 +179,9 @@ static int build(struct ul_ring *ring, struct ul_config *c) {
   return ring->engine->open(ring, c);
 }
 
-static void destroy(struct ul_ring *ring) {
+/* `idle`: nothing is in flight. Otherwise the kernel ends it in its own time, and the mapping is not used
+ * again. */
+static void destroy(struct ul_ring *ring, bool idle) {
   if (ring->state)
     ring->engine->close(ring);
   for (uint32_t fd = 0; ring->fds && ring->header && ring->header->fds_live && fd < ring->fd_capacity; fd++)
@@ -192,9 +197,33 @@ static void destroy(struct ul_ring *ring) {
     munmap(ring->fds, (size_t)ring->fd_capacity * sizeof *ring->fds);
   if (ring->deferred)
     munmap(ring->deferred, (size_t)ring->deferred_capacity * sizeof *ring->deferred);
-  if (ring->header)
+  if (ring->header && idle)
     spare_shared(ring->header, ring->header->total_bytes);
+  else if (ring->header)
+    madvise(ring->header, ring->header->total_bytes, MADV_DONTNEED);
   free(ring);
+}
+
+/* Sockets are shut down before anything else: no send that is still in flight may find its bytes gone. */
+static void end_rings_of_thread(void *mark) {
+  for (int i = 0; i < RINGS_MAX; i++) {
+    struct ul_ring *ring = rings[i];
+    if (!ring || ring->owner_thread != mark)
+      continue;
+    for (uint32_t fd = 0, left = ring->header->fds_live; left && fd < ring->fd_capacity; fd++)
+      if (ring->fds[fd].owned) {
+        shutdown((int)fd, SHUT_RDWR);
+        left--;
+      }
+    pthread_mutex_lock(&rings_lock);
+    rings[i] = NULL;
+    pthread_mutex_unlock(&rings_lock);
+    destroy(ring, ring->header->in_flight == 0);
+  }
+}
+
+static void make_thread_key(void) {
+  pthread_key_create(&thread_key, end_rings_of_thread);
 }
 
 int32_t ul_open(struct ul_config *config) {
@@ -228,9 +257,13 @@ int32_t ul_open(struct ul_config *config) {
     if (handle < 0)
       error = ul_fail(config, UL_STEP_CONFIG, EMFILE, "opening one more ring in this process");
   }
-  if (error)
-    destroy(ring);
-  return error ? error : handle;
+  if (error) {
+    destroy(ring, true);
+    return error;
+  }
+  pthread_once(&thread_key_made, make_thread_key);
+  pthread_setspecific(thread_key, &thread_mark);
+  return handle;
 }
 
 int32_t ul_close(uint32_t handle) {
@@ -242,7 +275,7 @@ int32_t ul_close(uint32_t handle) {
   pthread_mutex_lock(&rings_lock);
   rings[handle] = NULL;
   pthread_mutex_unlock(&rings_lock);
-  destroy(ring);
+  destroy(ring, true);
   return 0;
 }
 
