@@ -7,8 +7,9 @@
 //
 // Suites: `shim` builds the library, `c` runs liburing-shim/test, `unit` the *.test.ts beside the code,
 // `conformance/ENGINE/HOST` the same tests on every engine and host, `sim` 10,000 seeds on the simulated kernel,
-// counted by the thousand, `system` the tests that start processes. A folder without tests has no suite. A suite that crashes, runs nothing, or is over its time
-// counts as one failed. The last line is `N passed, N failed`; exit status 1 when anything failed.
+// counted by the thousand, `soak` twenty seconds of test/soak, `trouble/ENGINE` peers, processes and networks that fail in
+// earnest, `system` the tests that start processes. A folder without tests has no suite. A suite that crashes, runs
+// nothing, or is over its time counts as one failed. The last line is `N passed, N failed`; exit status 1 when anything failed.
 
 import { join } from "node:path"
 import { Glob } from "bun"
@@ -42,7 +43,7 @@ const ROOT = join(import.meta.dir, "..")
 const BUN = process.execPath
 const ENGINES = ["uring", "poll", "epoll"]
 const HOSTS = ["hosted", "owned"]
-const UNIT_FOLDERS = ["src", "ffi", "cli", "bench", "test/check"]
+const UNIT_FOLDERS = ["src", "ffi", "cli", "bench", "test/check", "test/soak", "test/mutation"]
 
 /** The suites that have something to run, in the order in which they run. */
 function findSuites(): Suite[] {
@@ -78,6 +79,19 @@ function findSuites(): Suite[] {
       limitSeconds: 120,
       count: countTotals,
     })
+  }
+  if (filesIn("test/soak", "run.ts").length > 0) {
+    suites.push({
+      name: "soak",
+      command: [BUN, "test/soak/run.ts", "--seconds", "20", "--suite"],
+      // Closing what peers have left takes its time; nothing in it decides by time.
+      limitSeconds: 400,
+      count: countTotals,
+    })
+  }
+  for (const engine of ["uring", "epoll"]) {
+    const env = { URINGLOOP_ENGINE: engine }
+    suites.push(...bunSuite(`trouble/${engine}`, ["test/trouble"], 300, env, 60))
   }
   suites.push(...bunSuite("system", ["test/system"], 300, {}, 60))
   return suites

@@ -9,7 +9,8 @@
  *   drip    send `bytes`, one at a time, `delay` microseconds between; end; read to the end
  *   slow    read to the end, `chunk` bytes at a time with `delay` microseconds between: "ok READ HASH"
  *   short   `total` connections, `parallel` at a time: connect, send `bytes`, read them back, close; from
- * `sources` addresses 127.0.0.x in turn burst   `total` connections: connect, send `bytes`, close at once
+ * `sources` addresses 127.0.0.x in turn burst   `total` connections: connect, send `bytes`, close at once;
+ * with a reset if `hard`
  *   echo    `count` connections send `bytes` each in random chunks, check every byte that comes back
  *   echo1   one connection: `total` times, one after the other, send `bytes` and read them back
  *
@@ -36,7 +37,7 @@
 static const char *verdict_file;
 static struct sockaddr_in server;
 static long count = 1, bytes = 0, wait_bytes = 0, delay = 0, chunk = 1024, total = 1, parallel = 1, seed = 1,
-            sources = 1;
+            sources = 1, hard = 0;
 
 static void verdict(const char *format, ...) {
   char name[4096];
@@ -129,6 +130,11 @@ static void mode_hold(void) {
     pause();
 }
 
+static void reset_on_close(int fd) {
+  struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 static void mode_reset(void) {
   int fd = dial(0);
   send_bytes(fd, 0, bytes);
@@ -139,8 +145,7 @@ static void mode_reset(void) {
       verdict("fail the end came after %ld bytes", done);
     done += n;
   }
-  struct linger hard = {.l_onoff = 1, .l_linger = 0};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+  reset_on_close(fd);
   close(fd);
   verdict("ok");
 }
@@ -169,6 +174,8 @@ static void mode_burst(void) {
   for (long i = 0; i < total; i++) {
     int fd = dial(0);
     send_bytes(fd, i, bytes);
+    if (hard)
+      reset_on_close(fd);
     close(fd);
   }
   verdict("ok %ld", total);
@@ -304,9 +311,8 @@ static void mode_short(void) {
       if (c->got < bytes)
         continue;
       // A reset instead of TIME_WAIT: the ports of this machine would not last for 100,000 connections.
-      struct linger hard = {.l_onoff = 1, .l_linger = 0};
       if (c->number % 8)
-        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
+        reset_on_close(c->fd);
       close(c->fd);
       done++;
       if (begun >= total)
@@ -329,9 +335,9 @@ static const struct {
 static const struct {
   const char *name;
   long *value;
-} settings[] = {{"count", &count},       {"bytes", &bytes}, {"wait", &wait_bytes},
-                {"delay", &delay},       {"chunk", &chunk}, {"total", &total},
-                {"parallel", &parallel}, {"seed", &seed},   {"sources", &sources}};
+} settings[] = {{"count", &count},     {"bytes", &bytes}, {"wait", &wait_bytes},   {"delay", &delay},
+                {"chunk", &chunk},     {"total", &total}, {"parallel", &parallel}, {"seed", &seed},
+                {"sources", &sources}, {"hard", &hard}};
 
 int main(int argc, char **argv) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);

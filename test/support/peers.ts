@@ -64,6 +64,10 @@ export class Peer {
     return readFileSync(this.file, "utf8")
   }
 
+  signal(name: NodeJS.Signals): void {
+    this.child.kill(name)
+  }
+
   /** Ends it; does not wait, because only Bun's loop would see the end, and an owned host does not run that. */
   kill(): void {
     this.child.kill("SIGKILL")
