@@ -33,12 +33,17 @@ export function runChild(program: string, env: Record<string, string> = {}): Pro
   return startChild(program, env).exited
 }
 
-/** Starts a program. `limits` are for the shell's `ulimit`: "-n 64". */
-export function startChild(program: string, env: Record<string, string> = {}, limits?: string): Child {
+/** Starts a program. `limits` are for the shell's `ulimit`: "-n 64"; `wrapper` is a command that runs the rest of its line. */
+export function startChild(
+  program: string,
+  env: Record<string, string> = {},
+  limits?: string,
+  wrapper: string[] = [],
+): Child {
   const folder = mkdtempSync(join(tmpdir(), "uringloop-child-"))
   const file = join(folder, "program.ts")
   writeFileSync(file, program.replaceAll("SRC/", `${SOURCES}/`))
-  const command = [process.execPath, file]
+  const command = [...wrapper, process.execPath, file]
   const child = Bun.spawn(
     limits === undefined ? command : ["sh", "-c", `ulimit ${limits}; exec "$@"`, "sh", ...command],
     {
