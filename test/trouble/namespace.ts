@@ -1,5 +1,5 @@
 // A network of two: this namespace and one made for a test, joined by a veth pair. What is needed (root, ip, nft, ss) is
-// asked for once; where it is missing the tests that need it say so and are skipped.
+// asked for once; where it is missing the tests that need it say so and do nothing.
 
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
