@@ -9,7 +9,7 @@ CHECKS := check-biome check-c check-types check-abi check-style
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test shim abi bench test sim soak check $(CHECKS) format run clean
+.PHONY: help setup setup-build setup-test shim abi bench test sim soak mutate check $(CHECKS) format run clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ sim: setup-test ## seeds on the simulated kernel; ARGS="--seeds 1..10000" or ARG
 
 soak: setup-test shim ## ten minutes of churn, load and faults; ARGS="--minutes 60 --engine epoll" (test/soak/run.ts)
 	@$(BUN) test/soak/run.ts --record $(ARGS)
+
+mutate: setup-test shim ## 100 small wrong changes, each to be noticed; ARGS="--count 100 --seed 1" (test/mutation/run.ts)
+	@$(BUN) test/mutation/run.ts --record $(ARGS)
 
 check: setup-test ## format, lint, types, ffi/abi.ts against abi.h, style: all of it, under 30 seconds
 	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 $(CHECKS)
