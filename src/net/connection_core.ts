@@ -227,6 +227,10 @@ export abstract class ConnectionCore
       this.queueBlock,
       this.queueLength,
     )
+    if (this.sendSlot < 0 && this.state & DETACHED) {
+      this.core.waitForOperation(this) // nobody is left to be told: it is sent when there is one
+      return
+    }
     if (this.sendSlot < 0) {
       this.fail(new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight"))
       return
