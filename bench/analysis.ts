@@ -1,9 +1,11 @@
 // From raw runs to what the reports show: a cell per workload and contestant, and the targets met or missed.
 
 import type { Environment } from "./environment.ts"
+import type { IdleFigures } from "./idle.ts"
 import { BASELINE, LIMIT, PRODUCT, TARGETS } from "./matrix.ts"
-import { DISTURBED, type IdleFigures, type Run } from "./measure.ts"
-import { median, type Ratio, ratioOfMedians, seededRandom, type Verdict, verdictOf } from "./statistics.ts"
+import { DISTURBED, type Run } from "./measure.ts"
+import { cost, type PairedRatio, pairedRatio, UNDISTURBED_MIN } from "./pairs.ts"
+import { median, type Ratio, seededRandom, type Verdict, verdictOf } from "./statistics.ts"
 
 /** All of results/latest.json. What stands above `table` is measured, the rest follows from it. */
 export interface Report {
@@ -34,7 +36,7 @@ export interface Cell {
   /** Who was saturated in at least half of the runs. */
   saturated: ("client" | "server")[]
   /** Bun's CPU per request over this one's: above 1 is better than Bun. Undefined for Bun, or without it. */
-  ratio: Ratio | undefined
+  ratio: PairedRatio | undefined
   verdict: Verdict | undefined
 }
 
@@ -43,7 +45,7 @@ export interface TableRow {
   title: string
   cells: Cell[]
   /** uringloop's CPU per request over C io_uring's. */
-  timesLimit: number | undefined
+  timesLimit: PairedRatio | undefined
 }
 
 export interface Target {
@@ -60,28 +62,19 @@ export function analyse(measured: Measured): Report {
 }
 
 function tableRow(measured: Measured, row: Measured["rows"][number]): TableRow {
-  const costsOf = (contestant: string) => costs(runsOf(measured, contestant, row.name))
-  const cells = measured.contestants.flatMap(({ name }, index) => {
-    const runs = runsOf(measured, name, row.name)
+  const runsOf = (contestant: string) =>
+    measured.runs.filter((run) => run.contestant === contestant && run.row === row.name)
+  const ratioOf = (numerator: string, denominator: string) =>
+    pairedRatio(runsOf(numerator), runsOf(denominator), seededRandom(measured.seed))
+  const cells = measured.contestants.flatMap(({ name }) => {
+    const runs = runsOf(name)
     if (runs.length === 0) return []
-    const baseline = name === BASELINE ? [] : costsOf(BASELINE)
-    const random = seededRandom(measured.seed + index)
-    return [
-      cellOf(name, runs, baseline.length > 0 ? ratioOfMedians(baseline, costs(runs), random) : undefined),
-    ]
+    return [cellOf(name, runs, name === BASELINE ? undefined : ratioOf(BASELINE, name))]
   })
-  const product = costsOf(PRODUCT)
-  const limit = costsOf(LIMIT)
-  const timesLimit = product.length > 0 && limit.length > 0 ? median(product) / median(limit) : undefined
-  return { row: row.name, title: row.title, cells, timesLimit }
+  return { row: row.name, title: row.title, cells, timesLimit: ratioOf(PRODUCT, LIMIT) }
 }
 
-const runsOf = ({ runs }: Measured, contestant: string, row: string) =>
-  runs.filter((run) => run.contestant === contestant && run.row === row)
-
-const costs = (runs: Run[]) => runs.map(({ result }) => result.server_cpu_us_per_request!)
-
-function cellOf(contestant: string, runs: Run[], ratio: Ratio | undefined): Cell {
+function cellOf(contestant: string, runs: Run[], ratio: PairedRatio | undefined): Cell {
   const results = runs.map(({ result }) => result)
   const often = (who: "client" | "server") =>
     results.filter(({ saturated }) => saturated.includes(who)).length * 2 >= results.length
@@ -89,7 +82,7 @@ function cellOf(contestant: string, runs: Run[], ratio: Ratio | undefined): Cell
   return {
     contestant,
     runs: runs.length,
-    cpuMicroseconds: median(costs(runs)),
+    cpuMicroseconds: median(runs.map(cost)),
     requestsPerSecond: median(results.map((result) => result.requests_per_second)),
     p99Microseconds: median(results.map((result) => result.latency_us.p99)),
     errors: errors.reduce((sum, count) => sum + count, 0),
@@ -108,7 +101,7 @@ function targetsOf(measured: Measured, table: TableRow[]): Target[] {
   const worst = table
     .filter(({ timesLimit }) => timesLimit !== undefined)
     .reduce<TableRow | undefined>(
-      (a, b) => (a === undefined || b.timesLimit! > a.timesLimit! ? b : a),
+      (a, b) => (a === undefined || b.timesLimit!.value > a.timesLimit!.value ? b : a),
       undefined,
     )
   const bun = measured.idle[BASELINE]
@@ -119,7 +112,7 @@ function targetsOf(measured: Measured, table: TableRow[]): Target[] {
     atMost(
       `every workload: times C io_uring${worst ? ` (worst: ${worst.title})` : ""}`,
       TARGETS.timesLimit,
-      worst?.timesLimit,
+      worst?.timesLimit?.value,
       (value) => value.toFixed(2),
     ),
     atMost(
@@ -158,7 +151,14 @@ export function disturbance({ runs }: Measured): string {
   const count = runs.filter(({ waiting }) => waiting > DISTURBED).length
   return count === 0
     ? ""
-    : `${count} of ${runs.length} runs were disturbed: something else wanted a core. Do not trust small differences.`
+    : `${count} of ${runs.length} runs were disturbed: something else wanted a core. Their pairs are left out where at ` +
+        `least ${UNDISTURBED_MIN} others remain.`
+}
+
+/** What a ratio rests on: "9 pairs, 2 left out". */
+export function pairsText({ pairs, leftOut, disturbed }: PairedRatio): string {
+  const notes = [leftOut > 0 && `${leftOut} left out`, disturbed > 0 && `${disturbed} disturbed`]
+  return [`${pairs} ${pairs === 1 ? "pair" : "pairs"}`, ...notes.filter((note) => note !== false)].join(", ")
 }
 
 export const ratioText = ({ value, low, high }: Ratio): string =>
@@ -173,4 +173,5 @@ export const VERDICTS: Record<Verdict, string> = {
   better: "better than Bun",
   worse: "worse than Bun",
   noise: "within the noise",
+  few: "too few pairs to tell",
 }

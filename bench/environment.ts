@@ -35,7 +35,8 @@ const CONDITIONS = {
   backlog: "Bun 512 (fixed), uringloop 4096, C 4096",
   TCP_NODELAY: "on, everywhere",
   "receive buffer": "Bun 512 KiB, uringloop and C io_uring: provided buffers, C epoll 256 KiB",
-  server: "core 0, a fresh process and port per contestant and repetition, JIT warm for 0.8 s",
+  server:
+    "core 0, a fresh process and port per contestant and repetition, warm for 0.5 s each at messages and at short connections",
   client: "core 1, bench/loadgen, never sleeping (--spin), at least one check of every chunk received",
 }
 

@@ -16,10 +16,11 @@ export interface LoadResult {
   server_cpu: number
   server_cpu_seconds: number
   server_cpu_us_per_request?: number
+  /** At the end of the window; idle: with all connections still open. */
   server_rss_bytes: number
-  /** idle: before the first connection, and with all of them open. */
+  server_anonymous_bytes: number
+  /** idle: before the first connection. */
   server_rss_bytes_before?: number
-  server_rss_bytes_held?: number
   saturated: ("client" | "server")[]
 }
 
@@ -34,6 +35,12 @@ const LOADGEN = "bench/build/loadgen"
 export class LoadFailure extends Error {
   override name = "LoadFailure"
 }
+
+/** All connections were answered when they opened, and none within the window: the server had no core meanwhile. */
+export class EmptyWindow extends LoadFailure {
+  override name = "EmptyWindow"
+}
+const EXIT_NO_ANSWERS = 3
 
 export function loadCommand(
   server: Server,
@@ -53,6 +60,7 @@ export async function runLoad(
   seconds: number,
 ): Promise<LoadResult> {
   const { status, output, complaint } = await run(loadCommand(server, row.load, warmupSeconds, seconds))
+  if (status === EXIT_NO_ANSWERS && complaint === "") throw new EmptyWindow("no answer within the window")
   if (status !== 0) throw new LoadFailure(complaint.trim() || `loadgen ended with status ${status}`)
   return JSON.parse(output) as LoadResult
 }

@@ -59,6 +59,15 @@ export const CONTESTANTS: readonly Contestant[] = [
   { name: "c-uring", title: "C io_uring", ...limit("uring_echo"), isCore: true, byDefault: true },
   { name: "c-epoll", title: "C epoll", ...limit("epoll_echo"), isCore: false, byDefault: true },
   {
+    name: "uring-plain",
+    title: "uringloop uring, no gathering",
+    command: typescript,
+    env: { ...uringloop("uring", "hosted").env, DISABLE: "min_wait" },
+    hasJit: true,
+    isCore: true,
+    byDefault: false,
+  },
+  {
     name: "uring-owned",
     title: "uringloop uring, owned thread",
     ...uringloop("uring", "owned"),
@@ -88,16 +97,9 @@ export const ROWS: readonly Row[] = [
   row("echo-16k", "echo 16 KB × 50", [...connections(50), "--size", "16384"]),
   row("short", "short connections × 50", [...connections(50), "--mode", "short"], 1.1),
   { ...row("http-50", "HTTP fixed reply × 50", [...connections(50), "--kind", "http"]), server: "http" },
-  {
-    ...row("open-50", "echo 64 B × 50, 50,000 a second", [
-      ...connections(50),
-      "--mode",
-      "open",
-      "--rate",
-      "50000",
-    ]),
-    byDefault: false,
-  },
+  open("open-50", 50_000),
+  open("open-100", 100_000),
+  open("open-120", 120_000),
 ]
 
 function row(name: string, title: string, load: string[], target?: number): Row {
@@ -105,13 +107,14 @@ function row(name: string, title: string, load: string[], target?: number): Row 
   return target === undefined ? always : { ...always, target }
 }
 
+function open(name: string, rate: number): Row {
+  const title = `echo 64 B × 50, ${rate.toLocaleString("en")} a second`
+  const load = [...connections(50), "--mode", "open", "--rate", String(rate)]
+  return { ...row(name, title, load), byDefault: false }
+}
+
 /** The row whose system calls are counted. */
 export const SYSTEM_CALLS_ROW = "echo-50"
-/** Connections held for the memory of one. */
-export const IDLE_CONNECTIONS = 2000
-/** CPU at idle is taken over this long. */
-export const IDLE_SECONDS = 2
-
 export const TARGETS = {
   systemCallsPerRequest: 0.2,
   timesLimit: 1.1,

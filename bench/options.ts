@@ -19,8 +19,8 @@ export interface Options {
 
 const REPETITIONS_MAX = 15
 const REPETITIONS_QUICK = 2
-const SECONDS = 0.25
-const BUDGET_SECONDS = 140
+const SECONDS = 0.2
+const BUDGET_SECONDS = 145
 
 export const USAGE = `usage: make bench ARGS="..."     or: bun bench/run.ts [options]
   --quick             ${REPETITIONS_QUICK} repetitions

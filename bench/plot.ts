@@ -93,7 +93,7 @@ function mark(report: Report, { contestant, ratio, verdict }: Cell, { at }: Scal
   ].join("")
 }
 
-/** A filled circle wins, a filled diamond loses, a hollow circle is within the noise: all of one size. */
+/** A filled circle wins, a filled diamond loses, a hollow circle tells nothing: all of one size. */
 function shape(verdict: NonNullable<Cell["verdict"]>, x: number, y: number): string {
   const at = x.toFixed(1)
   if (verdict === "worse") return `<path class="dot" d="M${at} ${y - 5.5}l5.5 5.5l-5.5 5.5l-5.5 -5.5z"/>`

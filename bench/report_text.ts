@@ -10,15 +10,18 @@ import {
   type TableRow,
 } from "./analysis.ts"
 import { BASELINE } from "./matrix.ts"
+import type { PairedRatio } from "./pairs.ts"
+import { INTERVAL_PAIRS } from "./statistics.ts"
 
 /** Marks a ratio whose interval does not hold 1; without a mark a difference is within the noise. */
-const MARKS = { better: "+", worse: "-", noise: " " } as const
+const MARKS = { better: "+", worse: "-", noise: " ", few: " " } as const
 
 export function reportText(report: Report): string {
   const { wallSeconds, seed, seconds } = report
   return [
-    `Server CPU per request. Ratios are Bun's over the other's: above 1 is better than Bun; 95 % interval by run.`,
-    `+ better, - worse, unmarked: within the noise.`,
+    `Server CPU per request. Ratios are Bun's over the other's: above 1 is better than Bun.`,
+    `Each is the median over the repetitions, with its 95 % interval, and (pairs) how many it rests on.`,
+    `+ better, - worse, unmarked: within the noise, or fewer than ${INTERVAL_PAIRS} pairs and so no interval.`,
     "",
     table(mainTable(report)),
     "",
@@ -56,7 +59,7 @@ function mainTable(report: Report): string[][] {
     row.title,
     cost(cellOf(row, BASELINE)),
     ...others(report).map(({ name }) => ratio(cellOf(row, name))),
-    row.timesLimit?.toFixed(2) ?? "n/a",
+    row.timesLimit === undefined ? "n/a" : withPairs(row.timesLimit),
   ])
   return [head, ...lines]
 }
@@ -66,8 +69,10 @@ const cost = (cell: Cell | undefined) =>
 
 function ratio(cell: Cell | undefined): string {
   if (cell === undefined) return "n/a"
-  return cell.ratio === undefined ? `${cost(cell)} µs` : `${MARKS[cell.verdict!]} ${ratioText(cell.ratio)}`
+  return cell.ratio === undefined ? `${cost(cell)} µs` : `${MARKS[cell.verdict!]} ${withPairs(cell.ratio)}`
 }
+
+const withPairs = (ratio: PairedRatio) => `${ratioText(ratio)} (${ratio.pairs})`
 
 function rateTable(report: Report): string[][] {
   const rate = (cell: Cell | undefined) => {

@@ -1,16 +1,17 @@
 // The benchmark: `make bench`, or `bun bench/run.ts --help`.
 //
-// Repetitions, each with every core contestant once, in a shuffled order; the others join every third. A contestant
-// that cannot run here is left out with its reason. Writes latest.json and index.html, prints the tables.
+// Memory and idle CPU first; then repetitions, each with every core contestant; the others join every third. A
+// contestant that cannot run here is left out with its reason. Writes latest.json and index.html, prints the tables.
 
 import { mkdir } from "node:fs/promises"
 import { join, resolve } from "node:path"
 import { analyse, type Measured } from "./analysis.ts"
 import { readEnvironment } from "./environment.ts"
+import { measureIdle } from "./idle.ts"
 import { LoadFailure } from "./load.ts"
-import { BASELINE, type Contestant, LIMIT, PRODUCT } from "./matrix.ts"
-import { measureContestant, measureIdle, measureSystemCalls } from "./measure.ts"
+import { BASELINE, type Contestant, LIMIT, PRODUCT, ROWS, SYSTEM_CALLS_ROW } from "./matrix.ts"
 import { type Options, parseOptions, USAGE } from "./options.ts"
+import { countSystemCalls, type LeaveOut, measureRows, withServers } from "./repetition.ts"
 import { reportPage } from "./report_page.ts"
 import { reportText } from "./report_text.ts"
 import { ROOT, ServerFailure, stopAllServers } from "./server_process.ts"
@@ -23,6 +24,7 @@ const EXIT_INTERRUPTED = 130
 const SIDE_EVERY = 3
 /** Contestants whose memory and idle CPU are taken. */
 const IDLE_CONTESTANTS = [BASELINE, PRODUCT, LIMIT]
+const SYSTEM_CALLS_KIND = ROWS.find(({ name }) => name === SYSTEM_CALLS_ROW)!.server
 
 const say = (text: string) => process.stderr.write(`${text}\n`)
 const secondsSince = (start: number) => (performance.now() - start) / 1000
@@ -47,9 +49,10 @@ async function bench(options: Options): Promise<number> {
     idle: {},
   }
   say(`seed ${options.seed}`)
-  const contestants = await takeOnce(options.contestants, measured)
-  measured.contestants = contestants.map(({ name, title }) => ({ name, title }))
-  await repeat(options, contestants, measured, random, start)
+  await takeIdle(options.contestants, measured)
+  await repeat(options, measured, random, start)
+  const hasRun = ({ name }: { name: string }) => measured.runs.some(({ contestant }) => contestant === name)
+  measured.contestants = measured.contestants.filter(hasRun)
   measured.wallSeconds = secondsSince(start)
 
   const report = analyse(measured)
@@ -62,25 +65,16 @@ async function bench(options: Options): Promise<number> {
   return measured.runs.length > 0 ? 0 : EXIT_FAILED
 }
 
-/** What is measured once: system calls, memory, idle CPU. Tells at the same time who can run at all. */
-async function takeOnce(contestants: Contestant[], measured: Measured): Promise<Contestant[]> {
-  const able: Contestant[] = []
+async function takeIdle(contestants: Contestant[], measured: Measured): Promise<void> {
   for (const contestant of contestants) {
-    say(
-      `${contestant.title}: system calls${IDLE_CONTESTANTS.includes(contestant.name) ? ", memory, idling" : ""}`,
-    )
+    if (!IDLE_CONTESTANTS.includes(contestant.name)) continue
+    say(`${contestant.title}: memory, idling`)
     try {
-      const calls = await measureSystemCalls(contestant)
-      if (calls !== undefined) measured.systemCallsPerRequest[contestant.name] = calls
-      if (IDLE_CONTESTANTS.includes(contestant.name)) {
-        measured.idle[contestant.name] = await measureIdle(contestant)
-      }
-      able.push(contestant)
+      measured.idle[contestant.name] = await measureIdle(contestant)
     } catch (error) {
       leaveOut(contestant, error, measured)
     }
   }
-  return able
 }
 
 /** A contestant that fails is left out from here on; a mistake of the benchmark's own is not caught. */
@@ -90,33 +84,42 @@ function leaveOut({ name, title }: Contestant, error: unknown, measured: Measure
   say(`${title} is left out: ${error.message}`)
 }
 
-async function repeat(
-  options: Options,
-  contestants: Contestant[],
-  measured: Measured,
-  random: Random,
-  start: number,
-): Promise<void> {
-  const cost = new Map<string, number>()
+async function repeat(options: Options, measured: Measured, random: Random, start: number): Promise<void> {
+  /** Seconds that a repetition took, by the number of those that took part. */
+  const cost = new Map<number, number>()
   for (let repetition = 0; repetition < options.repetitions; repetition++) {
-    const taking = contestants.filter(
+    const taking = options.contestants.filter(
       ({ name, isCore }) => !(name in measured.unavailable) && (isCore || repetition % SIDE_EVERY === 0),
     )
-    const expected = taking.reduce((sum, { name }) => sum + (cost.get(name) ?? 0), 0)
+    const expected = cost.get(taking.length) ?? Math.max(0, ...cost.values())
     if (secondsSince(start) + expected > options.budgetSeconds) break
-    for (const contestant of shuffled(taking, random)) {
-      const begun = performance.now()
-      try {
-        const { seconds, rows } = options
-        measured.runs.push(...(await measureContestant(contestant, rows, repetition, seconds, random)))
-      } catch (error) {
-        leaveOut(contestant, error, measured)
-      }
-      cost.set(contestant.name, secondsSince(begun))
-    }
+    const begun = performance.now()
+    await repeatOnce(options, taking, repetition, measured, random)
+    cost.set(taking.length, secondsSince(begun))
     say(
       `repetition ${repetition + 1} of at most ${options.repetitions}, ${Math.round(secondsSince(start))} s`,
     )
+  }
+}
+
+/** System calls are counted in the first, where the servers are warm anyway. */
+async function repeatOnce(
+  { rows, seconds }: Options,
+  contestants: Contestant[],
+  repetition: number,
+  measured: Measured,
+  random: Random,
+): Promise<void> {
+  const fail: LeaveOut = (contestant, error) => leaveOut(contestant, error, measured)
+  for (const kind of shuffled([...new Set(rows.map(({ server }) => server))], random)) {
+    const taking = contestants.filter(({ name }) => !(name in measured.unavailable))
+    await withServers(shuffled(taking, random), kind, fail, async (servers) => {
+      if (repetition === 0 && kind === SYSTEM_CALLS_KIND) {
+        measured.systemCallsPerRequest = await countSystemCalls(servers, fail)
+      }
+      const ofKind = rows.filter(({ server }) => server === kind)
+      measured.runs.push(...(await measureRows(servers, ofKind, repetition, seconds, random, fail)))
+    })
   }
 }
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import { median, ratioOfMedians, seededRandom, shuffled, verdictOf } from "./statistics.ts"
+import { INTERVAL_PAIRS, median, medianRatio, seededRandom, shuffled, verdictOf } from "./statistics.ts"
 
 describe("median", () => {
   test("of an odd number is the middle one, of an even number the mean of the two", () => {
@@ -42,49 +42,51 @@ describe("seeded random numbers", () => {
   })
 })
 
-describe("ratio of medians", () => {
-  /** Runs around a middle with an even spread of a few percent. */
-  const runs = (middle: number, spread: number, count: number, seed: number) => {
+describe("median of ratios", () => {
+  /** Ratios around a middle with an even spread of a few percent. */
+  const ratios = (middle: number, spread: number, count: number, seed: number) => {
     const random = seededRandom(seed)
     return Array.from({ length: count }, () => middle * (1 + spread * (random() * 2 - 1)))
   }
 
   test("encloses the value, and tells a difference that is larger than the spread", () => {
-    const ratio = ratioOfMedians(runs(3.6, 0.05, 11, 1), runs(3, 0.05, 11, 2), seededRandom(9))
+    const ratio = medianRatio(ratios(1.2, 0.08, 11, 1), seededRandom(9))
     expect(ratio.low!).toBeLessThan(ratio.value)
     expect(ratio.high!).toBeGreaterThan(ratio.value)
     expect(ratio.value).toBeCloseTo(1.2, 1)
+    expect(ratio.pairs).toBe(11)
     expect(verdictOf(ratio)).toBe("better")
-    expect(verdictOf(ratioOfMedians(runs(3, 0.05, 11, 1), runs(3.6, 0.05, 11, 2), seededRandom(9)))).toBe(
-      "worse",
-    )
+    expect(verdictOf(medianRatio(ratios(0.8, 0.08, 11, 1), seededRandom(9)))).toBe("worse")
   })
 
-  test("of like against like is within the noise at about the promised rate", () => {
-    let outside = 0
-    for (let seed = 0; seed < 200; seed++) {
-      const ratio = ratioOfMedians(runs(3, 0.1, 11, seed), runs(3, 0.1, 11, seed + 1000), seededRandom(seed))
-      if (verdictOf(ratio) !== "noise") outside++
-    }
-    expect(outside).toBeLessThan(25)
-  })
+  test.each([INTERVAL_PAIRS, 9, 15])(
+    "of %d like against like is within the noise at about the promised rate",
+    (pairs) => {
+      let outside = 0
+      for (let seed = 0; seed < 400; seed++) {
+        if (verdictOf(medianRatio(ratios(1, 0.1, pairs, seed), seededRandom(seed))) !== "noise") outside++
+      }
+      expect(outside).toBeLessThan(400 * 0.1)
+    },
+  )
 
-  test("narrows as runs are added", () => {
+  test("narrows as pairs are added", () => {
     const width = (count: number) => {
-      const ratio = ratioOfMedians(runs(3, 0.1, count, 5), runs(3, 0.1, count, 6), seededRandom(1))
+      const ratio = medianRatio(ratios(1, 0.1, count, 5), seededRandom(1))
       return ratio.high! - ratio.low!
     }
     expect(width(60)).toBeLessThan(width(6))
   })
 
-  test("of single runs has no interval and no verdict but noise", () => {
-    const ratio = ratioOfMedians([4], [2], seededRandom(1))
-    expect(ratio).toEqual({ value: 2, low: undefined, high: undefined })
-    expect(verdictOf(ratio)).toBe("noise")
+  test("of few pairs has no interval and no verdict", () => {
+    const few = new Array<number>(INTERVAL_PAIRS - 1).fill(2)
+    const ratio = medianRatio(few, seededRandom(1))
+    expect(ratio).toEqual({ value: 2, low: undefined, high: undefined, pairs: INTERVAL_PAIRS - 1 })
+    expect(verdictOf(ratio)).toBe("few")
   })
 
   test("is the same for the same seed", () => {
-    const of = () => ratioOfMedians(runs(3, 0.1, 9, 1), runs(2, 0.1, 9, 2), seededRandom(4))
+    const of = () => medianRatio(ratios(1.5, 0.1, 9, 1), seededRandom(4))
     expect(of()).toEqual(of())
   })
 })

@@ -1,4 +1,4 @@
-// The statistics of the benchmark: medians, the ratio of two medians with its bootstrap interval, and the
+// The statistics of the benchmark: medians, the median of paired ratios with its bootstrap interval, and the
 // seeded random numbers behind the interval and the order of the runs.
 
 /** Numbers in [0, 1) that depend on the seed alone (mulberry32). */
@@ -34,37 +34,36 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
 }
 
-/** `low` and `high` bound the 95 % interval. With one run on a side there is no interval: both are undefined. */
+/** The median of ratios that were each taken within one repetition. `low` and `high` bound the 95 % interval. */
 export interface Ratio {
   value: number
+  /** Undefined with fewer pairs than INTERVAL_PAIRS. */
   low: number | undefined
   high: number | undefined
+  /** How many ratios it is the median of. */
+  pairs: number
 }
 
-export type Verdict = "better" | "worse" | "noise"
+export type Verdict = "better" | "worse" | "noise" | "few"
 
 const RESAMPLES = 2000
 const TAIL = 0.025
 
+/** With fewer, the lowest and the highest together hold the true median less often than an interval of 95 % should. */
+export const INTERVAL_PAIRS = 5
+
 /**
- * median(numerator) / median(denominator), and its interval from resampling whole runs of either side with
- * replacement. A run is one value: requests inside a run are not independent and are never resampled.
+ * The interval is a percentile bootstrap over repetitions: a pair is one value. Requests inside a run are not
+ * independent and are never resampled.
  */
-export function ratioOfMedians(
-  numerator: readonly number[],
-  denominator: readonly number[],
-  random: Random,
-): Ratio {
-  const value = median(numerator) / median(denominator)
-  if (numerator.length < 2 || denominator.length < 2) return { value, low: undefined, high: undefined }
-  const ratios = Float64Array.from(
-    { length: RESAMPLES },
-    () => median(resample(numerator, random)) / median(resample(denominator, random)),
-  ).sort()
+export function medianRatio(ratios: readonly number[], random: Random): Ratio {
+  const ratio = { value: median(ratios), low: undefined, high: undefined, pairs: ratios.length }
+  if (ratios.length < INTERVAL_PAIRS) return ratio
+  const medians = Float64Array.from({ length: RESAMPLES }, () => median(resample(ratios, random))).sort()
   return {
-    value,
-    low: ratios[Math.floor(TAIL * RESAMPLES)]!,
-    high: ratios[Math.ceil((1 - TAIL) * RESAMPLES) - 1]!,
+    ...ratio,
+    low: medians[Math.floor(TAIL * RESAMPLES)]!,
+    high: medians[Math.ceil((1 - TAIL) * RESAMPLES) - 1]!,
   }
 }
 
@@ -72,9 +71,9 @@ function resample(values: readonly number[], random: Random): number[] {
   return values.map(() => values[Math.floor(random() * values.length)]!)
 }
 
-/** A difference whose interval holds 1, or that has no interval, is within the noise. */
+/** A difference whose interval holds 1 is within the noise; without an interval there are too few pairs to tell. */
 export function verdictOf({ low, high }: Ratio): Verdict {
-  if (low === undefined || high === undefined) return "noise"
+  if (low === undefined || high === undefined) return "few"
   if (low > 1) return "better"
   return high < 1 ? "worse" : "noise"
 }

@@ -186,6 +186,8 @@ export const FEATURE_SKIP_SUCCESS = 128
 export const FEATURE_REGISTERED_RING = 256
 /** waiting is not accounted as I/O wait (6.15) */
 export const FEATURE_NO_IOWAIT = 512
+/** a busy thread waits a little for company (6.12): gather.h */
+export const FEATURE_MIN_WAIT = 1024
 
 // struct ul_config
 /** bytes */

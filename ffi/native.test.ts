@@ -226,9 +226,13 @@ describe.each(ENGINES)("records, engine $name", ({ name, id }) => {
 
   test("a wait that runs out is told in the header; a flush harvests nothing", () => {
     const ring = new Ring(id)
-    expect(ring.tick([], 1e6)).toEqual([])
+    let waits = 0
+    do {
+      expect(ring.tick([], 1e6)).toEqual([])
+      waits++
+    } while (ring.at(abi.HEADER_WAIT_EXPIRED) === 0 && waits < 100) // a signal may end a wait early
     expect(ring.at(abi.HEADER_WAIT_EXPIRED)).toBe(1)
-    expect(ring.counter(abi.HEADER_WAITS)).toBe(1)
+    expect(ring.counter(abi.HEADER_WAITS)).toBe(waits)
     expect(ring.tick([{ op: abi.OP_NOP, slot: 1, generation: 1 }], abi.WAIT_FLUSH)).toEqual([])
     expect(ring.complete([], 1)).toHaveLength(1)
     expect(ring.at(abi.HEADER_WAIT_EXPIRED)).toBe(0)

@@ -127,6 +127,7 @@ enum ul_feature {
   UL_FEATURE_SKIP_SUCCESS = 128,    // sends that succeed at once post no completion entry (5.17)
   UL_FEATURE_REGISTERED_RING = 256, // the ring's descriptor is registered with itself (5.18)
   UL_FEATURE_NO_IOWAIT = 512,       // waiting is not accounted as I/O wait (6.15)
+  UL_FEATURE_MIN_WAIT = 1024,       // a busy thread waits a little for company (6.12): gather.h
 };
 
 /* What ul_open is told, and its answer. All sizes 0: the default. */

@@ -219,7 +219,7 @@ static void drain(struct poll_engine *e, struct ul_ring *ring) {
 
 static int poll_flush(struct ul_ring *ring) {
   struct poll_engine *e = ring->state;
-  int error = ring_enter(&e->ring, ring, 0);
+  int error = ring_enter(&e->ring, ring);
   return error ?: ring_leave(&e->ring, ring);
 }
 
@@ -236,7 +236,8 @@ static int poll_harvest(struct ul_ring *ring, double wait_ns) {
   int error = 0;
   for (int round = 0; round < ROUNDS_MAX; round++) {
     e->steps = e->acts = 0;
-    error = ring_enter(&e->ring, ring, sleep && !something_to_report(ring));
+    bool wait = sleep && !something_to_report(ring);
+    error = wait ? ring_wait(&e->ring, ring) : ring_enter(&e->ring, ring);
     drain(e, ring);
     // Go on for acts, which complete at once, and for waits when there is nothing to report yet.
     if (error || !ul_room(ring) || !(e->acts || (e->steps && sleep && !something_to_report(ring))))
@@ -279,7 +280,7 @@ static bool try_accept_dontwait(struct poll_engine *e, struct ul_ring *ring) {
     io_uring_prep_accept(sqe, fd, NULL, NULL, SOCK_CLOEXEC);
     sqe->ioprio = ACCEPT_DONTWAIT;
     sqe->user_data = RING_OWN_NOTE;
-    ring_enter(&e->ring, ring, 1);
+    ring_wait(&e->ring, ring);
   }
   bool works = !io_uring_peek_cqe(&e->ring.uring, &cqe) && cqe->res == -EAGAIN;
   if (cqe)

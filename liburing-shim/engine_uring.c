@@ -9,7 +9,8 @@
  * takes whole posts no completion entry, so a wait in the same call waits for news from the peer and not for
  * the send just made: one system call per request where there would be two. When the queue has been drained
  * and the send has not failed, it has succeeded. One that the socket does not take whole posts its result;
- * the rest is sent again, this time with a poll behind it.
+ * the rest is sent again, this time with a poll behind it;
+ *  - a saturated thread waits a little for company (6.12): gather.h.
  *
  * Where a feature is missing, single-shot operations are armed again here and TypeScript sees no difference.
  */
@@ -182,7 +183,7 @@ static void settle_sends(struct uring_engine *e, struct ul_ring *ring) {
 
 static int uring_flush(struct ul_ring *ring) {
   struct uring_engine *e = ring->state;
-  int error = ring_enter(&e->ring, ring, 0);
+  int error = ring_enter(&e->ring, ring);
   return error ?: ring_leave(&e->ring, ring);
 }
 
@@ -191,7 +192,7 @@ static int uring_harvest(struct ul_ring *ring, double wait_ns) {
   bool sleep = wait_ns > 0 && !e->urgent && !e->unsettled && !e->ring.kept_head &&
                !ring_has_completions(&e->ring) && ring_bound_wait(&e->ring, ring, wait_ns);
   ring_retry(&e->ring, ring, arm);
-  int error = ring_enter(&e->ring, ring, sleep);
+  int error = sleep ? ring_wait(&e->ring, ring) : ring_enter(&e->ring, ring);
   e->urgent = 0;
   // Before draining: that may stage continuations, which are none of the sends to settle.
   bool taken = !error && ring_submitted(&e->ring);
@@ -248,14 +249,14 @@ static bool try_receives(struct uring_engine *e, struct ul_ring *ring) {
     sqe->user_data = ring_user_data(RING_OWN_NOTE, (uint32_t)i);
     waiting |= 1u << i;
   }
-  ring_enter(&e->ring, ring, 0); // both wait: what comes now completes in one batch
+  ring_enter(&e->ring, ring); // both wait: what comes now completes in one batch
   for (int i = SINGLE; i <= MULTI; i++) {
     send(pairs[i][1], &"sm"[i], 1, MSG_NOSIGNAL);
     close(pairs[i][1]); // ends the multishot receive too
   }
   for (int round = 0; waiting && round < 8; round++) {
     struct io_uring_cqe cqe;
-    ring_enter(&e->ring, ring, 1);
+    ring_wait(&e->ring, ring);
     while (ring_next(&e->ring, &cqe)) {
       uint32_t i = ring_generation(cqe.user_data);
       bool more = cqe.flags & IORING_CQE_F_MORE;

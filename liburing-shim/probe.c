@@ -265,6 +265,16 @@ static int try_no_iowait(struct rig *r) {
   return taken < 0 ? taken : 0;
 }
 
+/* Nothing comes: the minimum (liburing 2.3 calls it pad) goes by, then the limit. A kernel that does not know
+ * it refuses. */
+static int try_min_wait(struct rig *r) {
+  struct __kernel_timespec limit = {.tv_nsec = 100000};
+  struct io_uring_getevents_arg arg = {.pad = 10, .ts = (uint64_t)(uintptr_t)&limit};
+  const unsigned flags = IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG;
+  int error = io_uring_enter2((unsigned)r->ring.ring_fd, 0, 2, flags, (sigset_t *)&arg, sizeof arg);
+  return error == -ETIME ? 0 : error;
+}
+
 static int begin_send_zc(struct rig *r) {
   int error = use_tcp(r);
   PREP(1, send_zc, r->near, r->bulk, BUFFER_BYTES, MSG_NOSIGNAL, 0);
@@ -358,6 +368,7 @@ static const struct feature features[] = {
     {"poll_multishot", "5.13", BEST, begin_poll, 2, POLLIN, MORE, NULL, "it ended by itself"},
     {"poll_epoll", "5.13", BEST, begin_poll_epoll, 1, POLLIN, MORE, NULL, "it ended by itself"},
     {"no_iowait", "6.15", BEST, try_no_iowait, 0, 0, 0, NULL, ""},
+    {"min_wait", "6.12", BEST, try_min_wait, 0, 0, 0, NULL, ""},
     {"send_zc", "6.0", BEST, begin_send_zc, 1, BUFFER_BYTES, MORE, end_with_notification,
      "no notification that the memory is free"},
     {"send_bundles", "6.10", BEST, begin_send_bundle, 1, POOL_BYTES, 0, end_in_order,

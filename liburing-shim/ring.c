@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef IORING_ENTER_NO_IOWAIT
@@ -16,6 +17,9 @@
 #endif
 #ifndef IORING_FEAT_NO_IOWAIT
 #define IORING_FEAT_NO_IOWAIT (1U << 17)
+#endif
+#ifndef IORING_FEAT_MIN_TIMEOUT
+#define IORING_FEAT_MIN_TIMEOUT (1U << 15)
 #endif
 #ifndef IORING_FEAT_CQE_SKIP
 #define IORING_FEAT_CQE_SKIP (1U << 11)
@@ -61,6 +65,8 @@ static int set_up(struct ring *r, const struct ul_config *config) {
       r->features |= UL_FEATURE_SKIP_SUCCESS;
     if (params.features & IORING_FEAT_NO_IOWAIT)
       r->features |= UL_FEATURE_NO_IOWAIT;
+    if (params.features & IORING_FEAT_MIN_TIMEOUT)
+      r->features |= UL_FEATURE_MIN_WAIT;
   }
   return error;
 }
@@ -103,7 +109,7 @@ bool ring_submitted(struct ring *r) {
   return io_uring_smp_load_acquire(r->uring.sq.khead) == r->uring.sq.sqe_tail;
 }
 
-int ring_enter(struct ring *r, struct ul_ring *ring, unsigned want) {
+static int enter(struct ring *r, struct ul_ring *ring, unsigned want) {
   struct io_uring_sq *sq = &r->uring.sq;
   io_uring_smp_store_release(sq->ktail, sq->sqe_tail);
   for (int round = 0; round < 4; round++) {
@@ -120,9 +126,15 @@ int ring_enter(struct ring *r, struct ul_ring *ring, unsigned want) {
       flags |= IORING_ENTER_REGISTERED_RING;
     if (want && (r->features & UL_FEATURE_NO_IOWAIT))
       flags |= IORING_ENTER_NO_IOWAIT;
+    // After min_wait_usec, which liburing 2.3 calls pad, one entry is enough. Only with a time limit behind
+    // it does the kernel go on waiting for that one; the ring's own timer ends the wait long before.
+    static const struct __kernel_timespec an_hour = {.tv_sec = 3600};
+    struct io_uring_getevents_arg company = {.pad = GATHER_WAIT_US, .ts = (uint64_t)(uintptr_t)&an_hour};
     ring->header->system_calls++;
-    int taken = io_uring_enter((unsigned)r->uring.enter_ring_fd, count, want, flags, NULL);
-    if (taken == -EINTR || taken == -EBUSY || taken == -EAGAIN || taken == -ENOMEM)
+    int taken = io_uring_enter2((unsigned)r->uring.enter_ring_fd, count, want,
+                                want > 1 ? flags | IORING_ENTER_EXT_ARG : flags,
+                                want > 1 ? (sigset_t *)&company : NULL, want > 1 ? sizeof company : 0);
+    if (taken == -EINTR || taken == -EBUSY || taken == -EAGAIN || taken == -ENOMEM || taken == -ETIME)
       return 0; // entries stay queued: the next round takes them
     if (taken < 0)
       return taken;
@@ -133,9 +145,28 @@ int ring_enter(struct ring *r, struct ul_ring *ring, unsigned want) {
   return 0;
 }
 
+int ring_enter(struct ring *r, struct ul_ring *ring) {
+  return enter(r, ring, 0);
+}
+
+int ring_wait(struct ring *r, struct ul_ring *ring) {
+  struct gather *g = &r->gather;
+  bool alone = r->prompt || !(r->features & UL_FEATURE_MIN_WAIT);
+  r->prompt = false;
+  if (alone)
+    return enter(r, ring, 1);
+  int error = enter(r, ring, g->want > 1 ? g->want : 1);
+  if (!gather_note(g, io_uring_cq_ready(&r->uring)))
+    return error;
+  struct timespec ran;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
+  gather_window(g, ul_now_ns(), (uint64_t)ran.tv_sec * 1000000000u + (uint64_t)ran.tv_nsec);
+  return error;
+}
+
 struct io_uring_sqe *ring_sqe(struct ring *r, struct ul_ring *ring) {
   struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
-  if (!sqe && !ring_enter(r, ring, 0))
+  if (!sqe && !ring_enter(r, ring))
     sqe = io_uring_get_sqe(&r->uring);
   return sqe;
 }
@@ -169,6 +200,7 @@ void ring_retry(struct ring *r, struct ul_ring *ring, void (*again)(struct ul_ri
 void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe,
                   const struct ul_slot *slot) {
   union ring_scratch *scratch = &r->scratch[sqe - r->uring.sq.sqes];
+  r->prompt |= slot->op == UL_OP_NOP || slot->op == UL_OP_CANCEL;
   switch (slot->op) {
   case UL_OP_CONNECT: {
     socklen_t length = ul_to_sockaddr((const struct ul_address *)(ring->arena + slot->offset),
@@ -248,7 +280,7 @@ void ring_own_completion(struct ring *r, struct ul_ring *ring, const struct io_u
 int ring_leave(struct ring *r, struct ul_ring *ring) {
   if (!ring->sleeping || (ring_submitted(r) && !r->kept_head))
     return 0;
-  int error = ring_enter(r, ring, 0);
+  int error = ring_enter(r, ring);
   if (!ring_submitted(r) || r->kept_head)
     ul_signal(ring->event_fd); // the host must come back for what the kernel does not take now
   return error;
@@ -269,8 +301,9 @@ int ring_notify(struct ring *r, struct ul_ring *ring, bool on) {
     sqe->user_data = RING_OWN_NOTE;
     r->host_removing = true;
   }
-  int error = ring_enter(r, ring, 0);
+  int error = ring_enter(r, ring);
   if (!error)
     io_uring_cq_eventfd_toggle(&r->uring, true);
+  r->gather = (struct gather){0}; // what comes after a sleep is another load
   return error;
 }

@@ -15,6 +15,7 @@
 #define UL_RING_H
 
 #include "engine.h"
+#include "gather.h"
 
 #include <liburing.h>
 
@@ -39,6 +40,8 @@ struct ring {
   bool timer_armed, host_armed, host_removing;
   double timer_due_ms;
   struct __kernel_timespec timer;
+  struct gather gather;
+  bool prompt; // something staged completes by itself, and somebody waits for it: no gathering in this tick
 };
 
 static inline uint64_t ring_user_data(uint32_t slot, uint32_t generation) {
@@ -62,9 +65,10 @@ struct io_uring_sqe *ring_sqe_for(struct ring *r, struct ul_ring *ring, uint32_t
 void ring_retry(struct ring *r, struct ul_ring *ring, void (*again)(struct ul_ring *ring, uint32_t slot));
 /* Fills in the entry of an operation that needs nothing but the ring: not ACCEPT, RECV, SEND. */
 void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe, const struct ul_slot *slot);
-/* Submits everything and waits for `want` completion entries. 0 or -errno; an interrupted or busy kernel, or
- * one short of memory, is 0. */
-int ring_enter(struct ring *r, struct ul_ring *ring, unsigned want);
+/* Submits everything. 0 or -errno; an interrupted or busy kernel, or one short of memory, is 0. */
+int ring_enter(struct ring *r, struct ul_ring *ring);
+/* The same, and waits for a completion entry, or a little longer for several (gather.h). */
+int ring_wait(struct ring *r, struct ul_ring *ring);
 /* Everything staged has been taken by the kernel. */
 bool ring_submitted(struct ring *r);
 /* The end of a flush and of a harvest: asleep, nobody enters for us. 0 or -errno. */

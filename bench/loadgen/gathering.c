@@ -2,7 +2,7 @@
  * gathering.c - many connections that do little.
  *
  *   - idle: opens all of them a wave at a time with one request on each, then holds them for `seconds`. The
- *     window is the holding; the server's memory is read before the first connection and at both its ends.
+ *     window is the holding; the server's memory is read before the first connection and at its end.
  *   - burst: opens all of them at once, one request on each; the window ends with the last answer.
  */
 #include "loadgen.h"

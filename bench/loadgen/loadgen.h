@@ -68,7 +68,7 @@ extern const char *const failure_names[FAIL_KINDS];
 
 struct server_usage {
   uint64_t cpu_ns; // summed over all threads
-  uint64_t rss_bytes;
+  uint64_t rss_bytes, anonymous_bytes;
   bool known;
 };
 struct server_usage server_usage_read(int pid, bool with_memory);

@@ -37,15 +37,10 @@ uint64_t now_ns(void) {
   return clock_ns(CLOCK_MONOTONIC);
 }
 
-/* Only idle and burst, which are not about CPU per request, read the memory at the ends of the window. */
-static bool reads_memory(void) {
-  return options.mode == MODE_IDLE || options.mode == MODE_BURST;
-}
-
 void window_open(void) {
   measured.requests = measured.bytes = measured.late_sends = measured.spun_ns = 0;
   histogram_clear(&measured.latency);
-  measured.server_start = server_usage_read(options.server_pid, reads_memory());
+  measured.server_start = server_usage_read(options.server_pid, false);
   measured.client_cpu_start_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
   measured.start_ns = now_ns();
 }
@@ -54,8 +49,11 @@ void window_close(void) {
   measured.end_ns = now_ns();
   measured.client_cpu_end_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
   measured.server_end = server_usage_read(options.server_pid, false);
-  if (options.server_pid)
-    measured.server_end.rss_bytes = server_usage_read(options.server_pid, true).rss_bytes;
+  if (options.server_pid) {
+    struct server_usage memory = server_usage_read(options.server_pid, true);
+    measured.server_end.rss_bytes = memory.rss_bytes;
+    measured.server_end.anonymous_bytes = memory.anonymous_bytes;
+  }
 }
 
 int epoll_make(void) {

@@ -50,10 +50,11 @@ static void print_server(double seconds) {
   // Idle connections have answered outside the window: there is nothing to divide by.
   if (measured.requests && options.mode != MODE_IDLE)
     printf(",\"server_cpu_us_per_request\":%.5f", cpu * 1e6 / (double)measured.requests);
-  printf(",\"server_rss_bytes\":%" PRIu64, measured.server_end.rss_bytes);
+  printf(",\"server_rss_bytes\":%" PRIu64 ",\"server_anonymous_bytes\":%" PRIu64,
+         measured.server_end.rss_bytes, measured.server_end.anonymous_bytes);
   if (options.mode == MODE_IDLE)
-    printf(",\"server_rss_bytes_before\":%" PRIu64 ",\"server_rss_bytes_held\":%" PRIu64,
-           measured.server_before.rss_bytes, measured.server_start.rss_bytes);
+    printf(",\"server_rss_bytes_before\":%" PRIu64 ",\"server_anonymous_bytes_before\":%" PRIu64,
+           measured.server_before.rss_bytes, measured.server_before.anonymous_bytes);
 }
 
 void report_print(void) {

@@ -1,6 +1,8 @@
 /*
  * server.c - what the server costs, read from outside: CPU time from /proc/PID/task/TID/schedstat (first
- * field, ns on a CPU) summed over all threads, memory from /proc/PID/smaps_rollup (exact, unlike statm).
+ * field, ns on a CPU) summed over all threads, memory from /proc/PID/smaps_rollup (exact, unlike statm and
+ * status). Anonymous memory is what the process has allocated; RSS also counts the pages of its binary that
+ * it has happened to touch.
  */
 #include "loadgen.h"
 
@@ -39,18 +41,25 @@ static bool read_cpu(int pid, uint64_t *cpu_ns) {
   return true;
 }
 
-static bool read_memory(int pid, uint64_t *rss_bytes) {
+static uint64_t kilobytes_after(const char *text, const char *name) {
+  const char *line = strstr(text, name);
+  return line ? strtoull(line + strlen(name), NULL, 10) * 1024 : 0;
+}
+
+static bool read_memory(int pid, struct server_usage *usage) {
   char path[64], text[2048];
   snprintf(path, sizeof path, "/proc/%d/smaps_rollup", pid);
-  const char *line = read_text(path, text, sizeof text) ? strstr(text, "Rss:") : NULL;
-  *rss_bytes = line ? strtoull(line + 4, NULL, 10) * 1024 : 0;
-  return line != NULL;
+  if (!read_text(path, text, sizeof text))
+    return false;
+  usage->rss_bytes = kilobytes_after(text, "\nRss:");
+  usage->anonymous_bytes = kilobytes_after(text, "\nAnonymous:");
+  return usage->rss_bytes > 0;
 }
 
 /* Reading the memory walks the page tables of the server, so it is left out at the ends of a timed window. */
 struct server_usage server_usage_read(int pid, bool with_memory) {
   struct server_usage usage = {0};
   if (pid > 0)
-    usage.known = read_cpu(pid, &usage.cpu_ns) && (!with_memory || read_memory(pid, &usage.rss_bytes));
+    usage.known = read_cpu(pid, &usage.cpu_ns) && (!with_memory || read_memory(pid, &usage));
   return usage;
 }

@@ -89,6 +89,15 @@ function copyCosts(size: number): Cost[] {
       },
     },
     {
+      name: `${size} B: Buffer.allocUnsafeSlow, copy`,
+      call() {
+        const start = next()
+        const copy = Buffer.allocUnsafeSlow(size)
+        wholeBuffer.copy(copy, 0, start, start + size)
+        do_not_optimize(copy)
+      },
+    },
+    {
       name: `${size} B: Buffer.allocUnsafeSlow, set(subarray)`,
       call() {
         const start = next()

@@ -26,7 +26,8 @@ export function trafficGroups(): Group[] {
 }
 
 function receivedCosts(reactor: Reactor): Cost[] {
-  const bytes = reactor.bufferBytes
+  const { memory } = reactor
+  const bytes = memory.bufferBytes
   bytes.fill(97)
   // A place that moves: a view of one place could be hoisted.
   let at = 0
@@ -36,20 +37,20 @@ function receivedCosts(reactor: Reactor): Cost[] {
   }
   return SIZES.flatMap((size) => [
     {
-      name: `${size} B copied: Buffer.copyBytesFrom`,
-      call: () => do_not_optimize(Buffer.copyBytesFrom(bytes, next(), size)),
+      name: `${size} B copied`,
+      call: () => do_not_optimize(memory.copyOf(next(), size)),
     },
     {
       name: `${size} B copied, first byte read`,
-      call: () => do_not_optimize(Buffer.copyBytesFrom(bytes, next(), size)[0]),
+      call: () => do_not_optimize(memory.copyOf(next(), size)[0]),
     },
     {
-      name: `${size} B lent: Buffer.from(ab, offset, length)`,
-      call: () => do_not_optimize(Buffer.from(bytes.buffer, bytes.byteOffset + next(), size)),
+      name: `${size} B lent`,
+      call: () => do_not_optimize(memory.viewOf(next(), size)),
     },
     {
       name: `${size} B lent, first byte read`,
-      call: () => do_not_optimize(Buffer.from(bytes.buffer, bytes.byteOffset + next(), size)[0]),
+      call: () => do_not_optimize(memory.viewOf(next(), size)[0]),
     },
   ])
 }

@@ -2,7 +2,10 @@
 //
 //   CONTESTANT=bun          Bun.listen
 //   CONTESTANT=uringloop    listen of src/index.ts; URINGLOOP_ENGINE and URINGLOOP_HOST choose engine and host
+//   DISABLE=min_wait,...    kernel features not to use (uringloop)
 //   STATS=1                 prints `stats {json}` of the reactor at the end (uringloop, hosted)
+
+import type { FeatureName } from "../../src/index.ts"
 
 /** What the servers need of a socket; Bun's own and ours both have it. */
 export interface ServedSocket<Data> {
@@ -42,15 +45,17 @@ async function serveOnUringloop<Data>(
   socket: ServedHandlers<Data> & { close(): void; error(): void },
 ): Promise<void> {
   // Only here, so that the server on Bun's loop maps nothing of ours.
-  const { defaultReactor, listen } = await import("../../src/index.ts")
+  const { Reactor } = await import("../../src/index.ts")
+  const disable = (process.env.DISABLE?.split(",") ?? []) as FeatureName[]
+  const reactor = Reactor.open({ disable })
   const isOwned = process.env.URINGLOOP_HOST === "owned"
   // A thread that blocks in the ring never runs Bun's signal handlers: there the signal's own effect ends it.
   if (!isOwned) {
     process.on("SIGTERM", () => {
-      if (process.env.STATS === "1") console.log(`stats ${JSON.stringify(defaultReactor().stats())}`)
+      if (process.env.STATS === "1") console.log(`stats ${JSON.stringify(reactor.stats())}`)
       process.exit(0)
     })
   }
-  announce(listen<Data>({ hostname: HOSTNAME, port, socket }).port)
-  if (isOwned) defaultReactor().run()
+  announce(reactor.listen<Data>({ hostname: HOSTNAME, port, socket }).port)
+  if (isOwned) reactor.run()
 }

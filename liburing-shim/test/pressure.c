@@ -1,6 +1,6 @@
 /*
  * pressure.c - a kernel short of memory: it takes no submission entries for a while, or no long queues.
- * io_uring_enter stands here in place of liburing's.
+ * io_uring_enter and io_uring_enter2 stand here in place of liburing's.
  */
 #include "check.h"
 
@@ -13,12 +13,19 @@
 
 static int refusing; // errno of every io_uring_enter, or 0
 
-int io_uring_enter(unsigned fd, unsigned count, unsigned want, unsigned flags, sigset_t *mask);
-int io_uring_enter(unsigned fd, unsigned count, unsigned want, unsigned flags, sigset_t *mask) {
+int io_uring_enter2(unsigned fd, unsigned count, unsigned want, unsigned flags, sigset_t *argument,
+                    size_t size);
+int io_uring_enter2(unsigned fd, unsigned count, unsigned want, unsigned flags, sigset_t *argument,
+                    size_t size) {
   if (refusing)
     return -refusing;
-  long taken = syscall(SYS_io_uring_enter, fd, count, want, flags, mask, _NSIG / 8);
+  long taken = syscall(SYS_io_uring_enter, fd, count, want, flags, argument, size);
   return taken < 0 ? -errno : (int)taken;
+}
+
+int io_uring_enter(unsigned fd, unsigned count, unsigned want, unsigned flags, sigset_t *mask);
+int io_uring_enter(unsigned fd, unsigned count, unsigned want, unsigned flags, sigset_t *mask) {
+  return io_uring_enter2(fd, count, want, flags, mask, _NSIG / 8);
 }
 
 static struct client *open_shortest(int engine) {

@@ -135,7 +135,7 @@ export abstract class ConnectionCore
         this.onBytes(bufferOffset, result)
       } else if ((this.state & (DETACHED | DISCARDS)) === 0) {
         this.held ??= []
-        this.held.push(Buffer.copyBytesFrom(this.core.bufferBytes, bufferOffset, result))
+        this.held.push(this.core.memory.copyOf(bufferOffset, result))
       }
     } else if (result === 0) {
       if (this.state & PAUSED || this.held !== undefined) this.state |= END_HELD

@@ -151,11 +151,8 @@ export class Socket<Data = undefined> extends ConnectionCore {
     if (this.idleMs > 0) this.armIdle()
     const handlers = this.handlers
     if (handlers.data === undefined) return
-    const bytes = this.core.bufferBytes
-    const chunk = handlers.borrow
-      ? Buffer.from(bytes.buffer, bytes.byteOffset + offset, length)
-      : Buffer.copyBytesFrom(bytes, offset, length)
-    this.deliver(chunk)
+    const memory = this.core.memory
+    this.deliver(handlers.borrow ? memory.viewOf(offset, length) : memory.copyOf(offset, length))
   }
 
   protected override onHeld(chunk: Buffer): void {

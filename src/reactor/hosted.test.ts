@@ -11,7 +11,8 @@ const RING = 7
 const EVENT_FD = 42
 /** As in hosted.ts. */
 const SLEEP_AFTER = 4
-const BUSY_ROUNDS = 8
+const BUSY_COMPLETIONS = 16
+const UNANSWERED_TURNS = 2
 const BUSY_WAIT_STAYS = 8
 const ROUNDS_PER_TURN = 64
 const UNREFERENCED_LOOK_MS = 2
@@ -277,6 +278,13 @@ describe("a turn", () => {
     expect(core.script).toHaveLength(1)
   })
 
+  test("after such a delivery the runtime has a few turns, for immediates that queue others", () => {
+    const { core, loop } = setUpBusy()
+    core.script = [UNANSWERED]
+    for (let i = 0; i <= UNANSWERED_TURNS + 1; i++) loop.runTurn()
+    expect(core.takeWaits()).toEqual([STAY_NS, ...Array(UNANSWERED_TURNS).fill(0), STAY_NS])
+  })
+
   test("one answer does not stand for two deliveries", () => {
     const { core, loop } = setUpBusy()
     core.script = [{ count: 2, deliveries: 2, answers: 1 }, ANSWERED]
@@ -360,33 +368,45 @@ describe("a turn", () => {
 })
 
 describe("a busy turn", () => {
-  const busyScript = (rounds: number) => Array.from({ length: rounds - 1 }, () => ANSWERED)
+  /** A turn of two rounds with so many completions in all, over because its time is. */
+  const busyScript = (completions: number): News[] => [
+    { count: completions - 1, deliveries: 1, answers: 1 },
+    { ...ANSWERED, tookMs: 1 },
+  ]
 
   test("lengthens the waits of the next", () => {
     const { core, loop } = setUpBusy()
-    core.script = [...busyScript(BUSY_ROUNDS), { ...UNANSWERED }]
+    core.script = busyScript(BUSY_COMPLETIONS)
     loop.runTurn()
-    expect(core.takeWaits()).toEqual(Array(BUSY_ROUNDS).fill(STAY_NS))
-    core.script = [ANSWERED, UNANSWERED]
+    expect(core.takeWaits()).toEqual([STAY_NS, STAY_NS])
+    core.script = busyScript(2)
     loop.runTurn()
     expect(core.takeWaits()).toEqual([BUSY_WAIT_STAYS * STAY_NS, BUSY_WAIT_STAYS * STAY_NS])
     // That was not a busy one.
-    core.script = [UNANSWERED]
     loop.runTurn()
     expect(core.takeWaits()).toEqual([STAY_NS])
   })
 
-  test("is one with that many rounds, not with fewer", () => {
+  test("is one with that many completions, not with fewer", () => {
     const { core, loop } = setUpBusy()
-    core.script = [...busyScript(BUSY_ROUNDS - 1), { ...UNANSWERED }]
+    core.script = busyScript(BUSY_COMPLETIONS - 1)
     loop.runTurn()
     loop.runTurn()
     expect(core.takeWaits().at(-1)).toBe(STAY_NS)
   })
 
+  test("remains one through turns that are not to wait", () => {
+    const { core, loop } = setUpBusy()
+    core.script = [{ ...UNANSWERED, count: BUSY_COMPLETIONS }]
+    for (let i = 0; i <= UNANSWERED_TURNS; i++) loop.runTurn()
+    expect(core.takeWaits()).toEqual([STAY_NS, ...Array(UNANSWERED_TURNS).fill(0)])
+    loop.runTurn()
+    expect(core.takeWaits()).toEqual([BUSY_WAIT_STAYS * STAY_NS, 0])
+  })
+
   test("its long wait counts as that many stays: without news it is the last before sleep", () => {
     const { core, loop } = setUpBusy()
-    core.script = [...busyScript(BUSY_ROUNDS), { ...UNANSWERED }]
+    core.script = busyScript(BUSY_COMPLETIONS)
     loop.runTurn()
     core.takeWaits()
     loop.runTurn()
@@ -442,6 +462,7 @@ describe("falling asleep", () => {
     for (let i = 1; i < SLEEP_AFTER; i++) loop.runTurn()
     core.script = [UNANSWERED]
     loop.runTurn()
+    for (let i = 0; i < UNANSWERED_TURNS; i++) loop.runTurn()
     for (let i = 1; i < SLEEP_AFTER; i++) loop.runTurn()
     expect(core.notified).toEqual([])
     loop.runTurn()

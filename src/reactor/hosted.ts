@@ -11,7 +11,8 @@
  *
  * What we cannot see is work that user code left with the runtime and that does not show in its epoll: an immediate, a
  * message to a port of this thread. So a turn ends without sleeping when something was delivered to user code and not
- * every delivery was answered with a write; a handler that answers at once has left nothing behind.
+ * every delivery was answered with a write, and the runtime's loop gets a few turns before we sleep again; a handler that
+ * answers at once has left nothing behind.
  * docs/decisions/hosted-loop.md has the measurements.
  */
 import type { EventWatch } from "../../ffi/native.ts"
@@ -20,12 +21,14 @@ import type { Host, ReactorCore } from "./core.ts"
 /** Stays without any news before going to sleep. */
 const SLEEP_AFTER = 4
 /**
- * A turn with this many rounds is a busy one: news came within an eighth of a stay. The next wait's timer is then set eight
- * stays ahead, because news will end the wait long before, and in a virtual machine a timer that fires costs as much as
+ * A turn with this many completions is a busy one: news came within an eighth of a stay. The next wait's timer is then set
+ * eight stays ahead, because news will end the wait long before, and in a virtual machine a timer that fires costs as much as
  * several requests. When the news stops all at once, the runtime's timers are late by that much, once.
  */
-const BUSY_ROUNDS = 8
+const BUSY_COMPLETIONS = 16
 const BUSY_WAIT_STAYS = 8
+/** Turns of the runtime's loop after a delivery that was not answered at once: an immediate may queue another. */
+const UNANSWERED_TURNS = 2
 /** Rounds in a turn at most, whatever the clock says. */
 const ROUNDS_PER_TURN = 64
 /** Asleep with nothing but unreferenced sockets: looks this often. A watch would keep the process alive. */
@@ -40,8 +43,8 @@ export class HostedHost implements Host {
   private asleep = true
   /** A turn is queued or running. */
   private scheduled = false
-  /** The runtime had a turn of its own since user code last ran: a round may sleep. */
-  private mayStay = false
+  /** Turns that the runtime's loop is to have before a round may sleep. */
+  private owedTurns = 1
   /** Stays in a row that brought nothing. */
   private emptyStays = 0
   /** The last turn was a busy one. */
@@ -84,27 +87,34 @@ export class HostedHost implements Host {
     if (core.isClosed) return
     const stayNs = this.stayNs
     const sleepNs = this.isBusy ? stayNs * BUSY_WAIT_STAYS : stayNs
-    let waitNs = this.mayStay ? sleepNs : 0
-    this.mayStay = true
+    let waitNs = this.owedTurns === 0 ? sleepNs : 0
+    if (this.owedTurns > 0) this.owedTurns--
     let turnEndsMs = Number.POSITIVE_INFINITY
     let rounds = 0
+    let completions = 0
     for (;;) {
       const count = core.round(waitNs)
       if (core.isClosed) return
       rounds++
+      completions += count
       if (turnEndsMs === Number.POSITIVE_INFINITY) turnEndsMs = core.now + stayNs / 1e6
       if (count > 0) this.emptyStays = 0
       else if (core.waitExpired || stayNs === 0) this.emptyStays += this.isBusy ? BUSY_WAIT_STAYS : 1
       if (core.hostReady) {
         // The runtime's loop runs user code next, which may leave immediates behind the turn that we queue now.
-        this.mayStay = false
+        this.owedTurns = Math.max(this.owedTurns, 1)
         break
       }
-      if (core.waitExpired || core.deliveries > core.answers) break
+      if (core.deliveries > core.answers) {
+        this.owedTurns = UNANSWERED_TURNS
+        break
+      }
+      if (core.waitExpired) break
       if ((count === 0 && !core.hasWork) || rounds === ROUNDS_PER_TURN || core.now >= turnEndsMs) break
       waitNs = sleepNs
     }
-    this.isBusy = rounds >= BUSY_ROUNDS
+    if (completions >= BUSY_COMPLETIONS) this.isBusy = true
+    else if (waitNs > 0) this.isBusy = false // a turn that was not to wait says nothing
     this.scheduled = false
     if (this.emptyStays >= SLEEP_AFTER && !core.hasWork && this.fallAsleep()) return
     if (!core.isClosed) this.schedule()
@@ -131,7 +141,7 @@ export class HostedHost implements Host {
 
   private wake(): void {
     this.asleep = false
-    this.mayStay = false
+    this.owedTurns = 1
     this.core.native.notify(this.core.ring, 0)
     this.clearTimer()
     this.discover()

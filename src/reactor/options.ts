@@ -41,6 +41,7 @@ const FEATURES = {
   skip_success: abi.FEATURE_SKIP_SUCCESS,
   registered_ring: abi.FEATURE_REGISTERED_RING,
   no_iowait: abi.FEATURE_NO_IOWAIT,
+  min_wait: abi.FEATURE_MIN_WAIT,
 } as const
 
 export type FeatureName = keyof typeof FEATURES
