@@ -170,7 +170,10 @@ function drawConversation(random: Random, id: number, shape: Shape): Conversatio
     () => [program(), program()],
   ]
   // With few descriptors, programs that dial each other could take them all before anybody accepts.
-  const [dials, answers] = (shape.isShort ? ways[0] : random.pick(ways))()
+  // And with little send memory, those who do not read until they have written could wait for each other.
+  const [dials, answers] = (
+    shape.isShort ? ways[0] : shape.isHoard ? random.pick(ways.slice(1, 3)) : random.pick(ways)
+  )()
   const dialer = drawSide(random, dials, 2 * id, shape)
   const answerer = drawSide(random, answers, 2 * id + 1, shape)
   const role = random.pick(["echo", "echo", "sink", "source", "duplex"])
