@@ -203,7 +203,7 @@ function drawSide(random: Random, form: Form, stream: number, { mostBytes, isLon
     stream,
     total: random.skewed(0, mostBytes),
     isEcho: false,
-    chunkBytes: random.skewed(1, mostBytes) + 40,
+    chunkBytes: random.skewed(1, mostBytes) + (isSlow ? Math.ceil(mostBytes / 60) + 40 : 40),
     thinkMs: isSlow ? random.skewed(1, 200) : 0,
     pauseChance: !isLone && random.chance(0.3) ? random.next() * 0.5 : 0,
     pauseMs: random.skewed(0, 100),
