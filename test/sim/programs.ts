@@ -114,12 +114,7 @@ function begin(world: World, conversation: Conversation, listenerPort: number): 
     world.simulation.connect(port, playPeer(world, dialer), address)
     return
   }
-  const options = {
-    hostname: address,
-    port,
-    allowHalfOpen: true,
-    ...(plan.connectMs !== undefined && { timeoutMs: plan.connectMs }),
-  }
+  const options = { hostname: address, port, allowHalfOpen: true, ...patience(world, plan.connectMs) }
   const connecting =
     dialer.plan.form === "callback"
       ? world.reactor.connect<CallbackSide | undefined>({
@@ -138,6 +133,15 @@ function begin(world: World, conversation: Conversation, listenerPort: number): 
     world.over(dialer, error)
     if (plan.answerer.form === "peer" || !conversation.hasOpened) world.over(conversation.answerer)
   })
+}
+
+/** How a dial gives up, if it does: by its own deadline, or by a signal. */
+function patience(world: World, ms: number | undefined): { timeoutMs?: number; signal?: AbortSignal } {
+  if (ms === undefined) return {}
+  if (world.random.chance(0.5)) return { timeoutMs: ms }
+  const controller = new AbortController()
+  world.later(ms, () => controller.abort(Object.assign(new Error("gave up"), { code: "EGAVEUP" })))
+  return { signal: controller.signal }
 }
 
 function checkConversation(world: World, conversation: Conversation): void {
