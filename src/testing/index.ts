@@ -11,6 +11,7 @@
  * docs/testing.md says what is simulated and what that cannot show.
  */
 export { BorderChecker, type CheckOptions } from "./border_checker.ts"
+export { expectNoLeaks, type NoLeaksOptions } from "./expect_no_leaks.ts"
 export type { FaultEvent, FaultOperation, FaultRule } from "./fault_rules.ts"
 export { drawRates, FAULT_KINDS, FAULTS, type FaultKind, FaultPlan, type FaultRates } from "./faults.ts"
 export type { NetworkShape } from "./network.ts"
