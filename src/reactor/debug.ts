@@ -14,7 +14,8 @@ import { describePending, nameOf, type PendingItem } from "./pending.ts"
 interface Begun {
   sinceMs: number
   movedMs: number
-  stack: string
+  /** Made into text only when somebody asks: that is what costs. */
+  stack: Error
   isReported: boolean
 }
 
@@ -49,7 +50,7 @@ export class DebugTracker {
   private readonly deadlines = new Map<Deadline, Begun>()
   private readonly sockets = new Map<number, Begun>()
   /** Stacks of those that asked to be flushed: what they send began there, not in the flush. */
-  private readonly asked = new WeakMap<object, string>()
+  private readonly asked = new WeakMap<object, Error>()
   private nextScanMs: number
 
   constructor(core: ReactorCore, settings: DebugSettings) {
@@ -234,7 +235,7 @@ export class DebugTracker {
     return {
       ageMs: begun && nowMs - begun.sinceMs,
       idleMs: begun && nowMs - begun.movedMs,
-      stack: begun?.stack,
+      stack: begun && framesOf(begun.stack),
     }
   }
 }
@@ -244,12 +245,16 @@ export function warnOfHangs(items: PendingItem[]): void {
   console.warn(`uringloop: ${items.length} hanging:\n${items.map(describePending).join("\n")}`)
 }
 
-/** The calls that led here, without this file's. */
-function stackHere(): string {
+function stackHere(): Error {
   const limit = Error.stackTraceLimit
   Error.stackTraceLimit = STACK_FRAMES
-  const { stack = "" } = new Error("here")
+  const here = new Error("here")
   Error.stackTraceLimit = limit
+  return here
+}
+
+/** The calls that led there, without this file's. */
+function framesOf({ stack = "" }: Error): string {
   const frames = stack.split("\n").filter((line) => line.trimStart().startsWith("at "))
   return frames.filter((line) => !line.includes("reactor/debug.ts")).join("\n")
 }
