@@ -229,8 +229,10 @@ export class SocketListener<Data = undefined> extends ListenerCore {
 
   protected override onAccepted(fd: number): void {
     // The reactor is being closed: a program that never heard of the connection must not hear of its end.
-    if (!this.core.isOpen) this.core.discard(fd)
-    else new Socket<Data>(this.core, fd, this.handlers, this.data, this, this.allowHalfOpen).opened()
+    if (!this.core.isOpen) {
+      this.core.counters.connectionsUnasked++
+      this.core.discard(fd)
+    } else new Socket<Data>(this.core, fd, this.handlers, this.data, this, this.allowHalfOpen).opened()
   }
 
   protected override onStopped(): void {}
@@ -312,6 +314,7 @@ export class Listener extends ListenerCore implements AsyncIterable<Connection> 
   protected override onAccepted(fd: number): void {
     const connection = new Connection(this.core, fd, this.allowHalfOpen)
     if (!this.core.isOpen || this.stopped) {
+      this.core.counters.connectionsUnasked++
       connection.abandon()
       return
     }
@@ -327,6 +330,7 @@ export class Listener extends ListenerCore implements AsyncIterable<Connection> 
   protected override onStopped(error: Error | undefined): void {
     this.failure = error
     for (const waiter of this.waiters.splice(0)) waiter.settle(undefined, error)
+    this.core.counters.connectionsUnasked += this.queue.length
     for (const connection of this.queue.splice(0)) connection.abandon()
   }
 

@@ -29,6 +29,8 @@ export class Counters {
   acceptPauses = 0
   /** Accepts that failed in another way: connections that were gone by then. */
   acceptsFailed = 0
+  /** Connections accepted that no program heard of: its listener, or the reactor, was being closed. */
+  connectionsUnasked = 0
   /** Pauses of listeners whose program did not ask for what was accepted. */
   acceptQueuePauses = 0
   /** Pauses of listeners at `maxConnections` or `acceptsPerSecond`, their own or the reactor's, or by overload. */
