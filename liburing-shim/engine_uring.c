@@ -200,7 +200,12 @@ static int uring_harvest(struct ul_ring *ring, double wait_ns) {
     settle_sends(e, ring);
   e->unsettled = e->at_once_count > 0;
   ring->header->buffers_lent = e->buffers.finished_count;
-  return error ?: ring_leave(&e->ring, ring);
+  error = error ?: ring_leave(&e->ring, ring);
+  // A send that went out in leaving posts nothing, so the eventfd would stay silent: the host is to come
+  // back.
+  if (ring->sleeping && e->unsettled)
+    ul_signal(ring->event_fd);
+  return error;
 }
 
 /* ---- set-up ---- */

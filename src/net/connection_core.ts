@@ -31,6 +31,7 @@ import {
   FIN_PENDING,
   FLUSH_AWAITED,
   HALF_OPEN,
+  HANDING_ON,
   PAUSED,
   PEER_ENDED,
   REFERENCED,
@@ -205,8 +206,11 @@ export abstract class ConnectionCore
   /** Before the tick: what has been queued becomes one SEND; without a queue, what comes after it. */
   flushCommands(): void {
     this.state &= ~(DIRTY | STARVED)
-    if ((this.state & (PAUSED | DETACHED)) === 0 && (this.held !== undefined || this.state & END_HELD)) {
+    const mayHandOn = (this.state & (PAUSED | DETACHED | HANDING_ON)) === 0
+    if (mayHandOn && (this.held !== undefined || this.state & END_HELD)) {
+      this.state |= HANDING_ON
       this.deliverHeld()
+      this.state &= ~HANDING_ON
     }
     if (this.state & ABANDONED) {
       this.advanceClose()
@@ -227,6 +231,10 @@ export abstract class ConnectionCore
       this.queueBlock,
       this.queueLength,
     )
+    if (this.sendSlot < 0 && this.state & DETACHED) {
+      this.core.waitForOperation(this) // nobody is left to be told: it is sent when there is one
+      return
+    }
     if (this.sendSlot < 0) {
       this.fail(new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight"))
       return

@@ -9,6 +9,8 @@ import { Endpoint } from "./endpoint.ts"
 
 /** Bytes that a connection holds for a peer that does not read, at most: the queue, and as much again in flight. */
 export const SEND_QUEUE_LIMIT = MAX_BLOCK_BYTES
+/** Share of a small send arena that one block may be. */
+const LARGEST_SHARE = 1 / 4
 /** Largest block of one connection once half of the send arena is in use, and once three quarters are. */
 const SCARCE_BLOCK_BYTES = 64 * 1024
 const LAST_BLOCK_BYTES = 16 * 1024
@@ -104,7 +106,7 @@ export abstract class OutgoingQueue extends Endpoint implements Flushable {
   private fairShare(): number {
     const arena = this.core.arena
     const free = arena.freeBytes
-    if (free > arena.sizeBytes / 2) return MAX_BLOCK_BYTES
+    if (free > arena.sizeBytes / 2) return Math.min(MAX_BLOCK_BYTES, arena.sizeBytes * LARGEST_SHARE)
     return free > arena.sizeBytes / 4 ? SCARCE_BLOCK_BYTES : LAST_BLOCK_BYTES
   }
 }

@@ -26,6 +26,7 @@ import {
   settle,
 } from "./options.ts"
 import { OwnedHost } from "./owned.ts"
+import { Scarcity } from "./scarcity.ts"
 import { SlotTable } from "./slots.ts"
 import { type ReactorStats, readStats } from "./stats.ts"
 
@@ -113,10 +114,8 @@ export class ReactorCore {
   /** Owners to flush before the next tick. Two arrays that swap, so that one can grow while the other is walked. */
   private dirty: Flushable[] = []
   private spareDirty: Flushable[] = []
-  /** Owners that found no send memory. */
-  private readonly starved: Flushable[] = []
-  /** Send memory in use when the first of them was turned away. */
-  private starvedAtBytes = 0
+  /** Owners that found no send memory, or no free operation. */
+  private readonly scarcity: Scarcity
   /** What keeps the process (or `run`) alive: referenced sockets and raw operations. */
   private holds = 0
   private inRound = false
@@ -148,6 +147,7 @@ export class ReactorCore {
     this.commandCapacity = this.memory.at(abi.HEADER_COMMAND_CAPACITY)
     this.maxOperations = this.settings.maxOperations
     this.arena = new Arena(this.memory.at(abi.HEADER_ARENA_BYTES))
+    this.scarcity = new Scarcity(this.arena)
     this.slots = new SlotTable(this.memory.at(abi.HEADER_SLOT_CAPACITY))
     this.deadlines = new DeadlineWheel(this.now)
     this.clockOffsetMs = this.now - clock()
@@ -300,7 +300,7 @@ export class ReactorCore {
     }
     if (this.deadlines.armed > 0 && this.fireDeadlines()) this.loop.drainMicrotasks()
     this.answers = this.dirty.length
-    if (this.starved.length > 0) this.wakeStarved()
+    if (!this.scarcity.isEmpty) this.scarcity.release(this.dirty, this.isFull)
     this.inRound = false
     if (this.state === "closing" && this.descriptors.open === 0 && this.slots.inFlight === 0) this.finish()
     return n
@@ -323,14 +323,12 @@ export class ReactorCore {
 
   /** `owner` found no send memory: it is flushed in the first round in which some has been given back. */
   waitForMemory(owner: Flushable): void {
-    if (this.starved.length === 0) this.starvedAtBytes = this.arena.bytesInUse
-    this.starved.push(owner)
+    this.scarcity.addStarved(owner)
   }
 
-  private wakeStarved(): void {
-    if (this.arena.bytesInUse >= this.starvedAtBytes) return
-    const owners = this.starved.splice(0)
-    for (let i = 0; i < owners.length; i++) this.dirty.push(owners[i])
+  /** `owner` was refused by `submit`: it is flushed in the first round after an operation has ended. */
+  waitForOperation(owner: Flushable): void {
+    this.scarcity.addCrowded(owner)
   }
 
   private dispatch(count: number): void {
