@@ -187,7 +187,10 @@ static void take(struct ul_ring *ring, const struct ul_command *command) {
     // A system call: IORING_OP_SHUTDOWN is always handed to a kernel worker thread, which costs more than the
     // entry.
     ring->header->system_calls++;
-    ul_complete_later(ring, command->slot, shutdown(command->fd, (int)command->length) ? -errno : 0);
+    ul_complete_later(ring, command->slot,
+                      !ul_owned(ring, command->fd)                  ? -EBADF
+                      : shutdown(command->fd, (int)command->length) ? -errno
+                                                                    : 0);
     return;
   default:
     break;
