@@ -121,14 +121,16 @@ int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config) {
 }
 
 int ring_start(struct ring *r, struct ul_config *config) {
-  if (!(r->uring.flags & IORING_SETUP_R_DISABLED))
-    return 0;
   const unsigned count = sizeof allowed / sizeof *allowed;
-  if (!(config->disable & UL_FEATURE_RESTRICTIONS) &&
+  bool disabled = r->uring.flags & IORING_SETUP_R_DISABLED;
+  if (disabled && !(config->disable & UL_FEATURE_RESTRICTIONS) &&
       !io_uring_register_restrictions(&r->uring, (struct io_uring_restriction *)allowed, count))
     r->features |= UL_FEATURE_RESTRICTIONS;
-  int error = io_uring_enable_rings(&r->uring);
-  return error ? ul_fail(config, UL_STEP_RING, -error, "io_uring_enable_rings") : 0;
+  int error = disabled ? io_uring_enable_rings(&r->uring) : 0;
+  if (error)
+    return ul_fail(config, UL_STEP_RING, -error, "io_uring_enable_rings");
+  error = io_uring_get_events(&r->uring); // a filter may let the other two through, and not this one
+  return error < 0 ? ul_fail(config, UL_STEP_RING, -error, "io_uring_enter") : 0;
 }
 
 void ring_close(struct ring *r) {
