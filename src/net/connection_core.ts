@@ -137,7 +137,7 @@ export abstract class ConnectionCore
       } else if ((this.state & (DETACHED | DISCARDS)) === 0) {
         this.held ??= []
         this.held.push(this.core.memory.copyOf(bufferOffset, result))
-      }
+      } else this.core.counters.bytesDiscarded += result
     } else if (result === 0) {
       if (this.state & PAUSED || this.held !== undefined) this.state |= END_HELD
       else this.peerEnded()
@@ -147,7 +147,7 @@ export abstract class ConnectionCore
     if (!ended) return
     if (this.state & DETACHED) this.advanceClose()
     else if (result !== 0 && (this.state & PAUSED) === 0) {
-      if (result !== -ECANCELED) this.core.rearms++
+      if (result !== -ECANCELED) this.core.counters.rearms++
       this.startReceiving()
     }
   }
@@ -316,6 +316,7 @@ export abstract class ConnectionCore
   }
 
   protected fail(error: Error): void {
+    if ((this.state & DETACHED) === 0) this.core.counters.connectionsFailed++
     this.state |= ABANDONED
     this.detach(error)
     this.markDirty()
@@ -328,6 +329,15 @@ export abstract class ConnectionCore
     this.markDirty()
   }
 
+  resetByOverload(): void {
+    this.setOption(abi.O_LINGER, 0)
+    this.fail(new UringloopError("LIMIT_OVERLOAD", "reset: nothing moved while the reactor was overloaded"))
+  }
+
+  get unsentBytes(): number {
+    return this.pendingBytes
+  }
+
   private armLinger(): void {
     this.linger ??= new Deadline(this, DEADLINE_LINGER)
     this.core.arm(this.linger, CLOSE_LINGER_MS)
@@ -336,7 +346,7 @@ export abstract class ConnectionCore
   /** Subclasses hand on the deadlines that are not theirs. */
   protected onCoreDeadline(): void {
     // The peer has taken nothing for CLOSE_LINGER_MS since we closed: what is left is given up.
-    this.core.lingersExpired++
+    this.core.counters.lingersExpired++
     this.state |= ABANDONED
     this.advanceClose()
   }
@@ -349,6 +359,7 @@ export abstract class ConnectionCore
     if (this.sendSlot >= 0 && this.state & ABANDONED) this.core.cancelSlot(this.sendSlot)
     if (this.recvSlot >= 0 || this.sendSlot >= 0 || this.state & FIN_PENDING) return
     if (this.queueBlock !== NO_BLOCK) {
+      this.core.counters.bytesUnsent += this.queueLength
       this.core.arena.free(this.queueBlock)
       this.queueBlock = NO_BLOCK
       this.queueLength = 0

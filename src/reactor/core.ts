@@ -12,7 +12,9 @@ import * as abi from "../../ffi/abi.ts"
 import type { Native, Platform, RuntimeLoop } from "../../ffi/native.ts"
 import { systemError, UringloopError } from "../errors.ts"
 import { Arena } from "./arena.ts"
+import { Counters } from "./counters.ts"
 import { type Deadline, DeadlineWheel } from "./deadlines.ts"
+import { DebugTracker } from "./debug.ts"
 import { DescriptorTable } from "./descriptors.ts"
 import { openEngine, runtimePlatform } from "./engine.ts"
 import { HostedHost } from "./hosted.ts"
@@ -25,6 +27,7 @@ import {
   type Settings,
   settle,
 } from "./options.ts"
+import { Overload } from "./overload.ts"
 import { OwnedHost } from "./owned.ts"
 import { Scarcity } from "./scarcity.ts"
 import { SlotTable } from "./slots.ts"
@@ -84,18 +87,13 @@ export class ReactorCore {
   readonly slots: SlotTable<OperationOwner>
   readonly descriptors = new DescriptorTable()
   readonly settings: Settings
+  readonly overload: Overload
+  readonly debug: DebugTracker | undefined
 
   /** Bytes delivered to owners and sends asked for in this round; the hosted host weighs one against the other. */
   deliveries = 0
   answers = 0
-  /** Receives and accepts armed anew after an end that was not asked for. */
-  rearms = 0
-  /** Errors that a handler threw and nobody took. */
-  uncaught = 0
-  /** Pauses of listeners that found no descriptor or memory. */
-  acceptPauses = 0
-  /** Closed connections whose peer stopped taking data: the rest was given up. */
-  lingersExpired = 0
+  readonly counters = new Counters()
 
   private readonly header: Uint32Array
   private readonly headerF64: Float64Array
@@ -104,6 +102,8 @@ export class ReactorCore {
   private readonly commandCapacity: number
   /** Operations in flight at most, but for those that end others. */
   readonly maxOperations: number
+  /** Bytes that a connection queues at most. */
+  readonly maxQueuedBytes: number
   private readonly tick: Native["tick"]
   private readonly platformClock: () => number
   /** CLOCK_MONOTONIC minus the platform's clock, milliseconds. */
@@ -146,12 +146,15 @@ export class ReactorCore {
     this.bufferBytes = this.memory.bufferBytes
     this.commandCapacity = this.memory.at(abi.HEADER_COMMAND_CAPACITY)
     this.maxOperations = this.settings.maxOperations
+    this.maxQueuedBytes = this.settings.maxQueuedBytes
     this.arena = new Arena(this.memory.at(abi.HEADER_ARENA_BYTES))
     this.scarcity = new Scarcity(this.arena)
     this.slots = new SlotTable(this.memory.at(abi.HEADER_SLOT_CAPACITY))
     this.deadlines = new DeadlineWheel(this.now)
     this.clockOffsetMs = this.now - clock()
+    this.overload = new Overload(this, this.settings.overload)
     this.host = this.hostName === "hosted" ? new HostedHost(this) : new OwnedHost(this)
+    if (this.settings.debug !== undefined) this.debug = new DebugTracker(this, this.settings.debug)
   }
 
   /** Monotonic time at the end of the last tick, milliseconds. */
@@ -223,9 +226,11 @@ export class ReactorCore {
     offset: number,
     length: number,
   ): number {
-    if (op < abi.OP_CANCEL && this.isFull) return -1
-    const slot = this.slots.acquire(kind, owner)
-    if (slot < 0) return -1
+    const slot = op < abi.OP_CANCEL && this.isFull ? -1 : this.slots.acquire(kind, owner)
+    if (slot < 0) {
+      this.counters.operationsRefused++
+      return -1
+    }
     if (this.commandCount === this.commandCapacity) this.flushFull()
     const at = this.commandCount++ * COMMAND_WORDS
     const commands = this.commands
@@ -323,7 +328,9 @@ export class ReactorCore {
 
   /** `owner` found no send memory: it is flushed in the first round in which some has been given back. */
   waitForMemory(owner: Flushable): void {
+    this.counters.sendMemoryRefused++
     this.scarcity.addStarved(owner)
+    this.overload.memoryRefused()
   }
 
   /** `owner` was refused by `submit`: it is flushed in the first round after an operation has ended. */
@@ -385,7 +392,7 @@ export class ReactorCore {
 
   /** An error that no handler took: it goes where the runtime's uncaught errors go, and the round goes on. */
   reportUncaught(error: unknown): void {
-    this.uncaught++
+    this.counters.uncaught++
     this.loop.nextTurn(() => {
       throw error
     }, true)
