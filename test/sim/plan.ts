@@ -68,6 +68,8 @@ export interface RunPlan {
   /** Single operations with promises run beside them, and connections made of such. */
   rawOperations: number
   rawConnections: number
+  /** Somebody takes all of the send memory for a while. */
+  hasHog: boolean
   /** Handlers get views of the receive buffers. */
   borrow: boolean
   /** The reactor is closed then, whatever is under way, milliseconds; undefined: when all is over. */
@@ -110,7 +112,7 @@ function drawShape(random: Random): Shape {
   const kind = random.next()
   if (kind < 0.25) return { ...shape, isLone: true, count: 1 }
   if (kind < 0.28) return { ...shape, isHeavy: true, count: random.integer(1, 4), mostBytes: 400_000 }
-  if (kind < 0.3) return { ...shape, isHeavy: true, isHoard: true, count: random.integer(6, 10) }
+  if (kind < 0.3) return { ...shape, isHeavy: true, isHoard: true, count: random.integer(14, 22) }
   if (kind < 0.31) return { ...shape, isHeavy: true, isFlood: true, count: random.integer(1, 2) }
   if (kind < 0.35) return { ...shape, isCrowd: true, count: random.integer(15, 40), mostBytes: 300 }
   if (kind < 0.45) return { ...shape, isShort: true }
@@ -144,6 +146,7 @@ export function drawPlan(seed: number): RunPlan {
     conversations,
     rawOperations: random.chance(0.2) ? random.integer(1, 12) : 0,
     rawConnections: random.chance(0.1) && !shape.isShort && cutAtMs === undefined ? random.integer(1, 3) : 0,
+    hasHog: random.chance(0.04) && !shape.isShort && !isTight && cutAtMs === undefined,
     borrow: random.chance(0.3),
     cutAtMs,
     stopListeningAtMs: random.chance(0.1) ? random.skewed(0, 2_000) : undefined,
@@ -250,7 +253,7 @@ function hoard(random: Random, ...sides: SidePlan[]): void {
       side.pauseChance = 0.3
       side.pauseMs = random.integer(1, 60)
     } else {
-      if (!side.isEcho) side.total = random.integer(150_000, 450_000)
+      if (!side.isEcho) side.total = random.integer(60_000, 300_000)
       side.chunkBytes = random.integer(50_000, 500_000)
       side.thinkMs = 0
       side.isHalfOpen = true
