@@ -7,9 +7,10 @@ BIOME := node_modules/.bin/biome
 C_FILES := $(shell find liburing-shim bench test examples -name build -prune -o -name '*.[ch]' -print 2>/dev/null)
 CHECKS := check-biome check-c check-types check-abi check-style
 ARGS ?=
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test shim abi bench test sim check $(CHECKS) format run clean
+.PHONY: help setup setup-build setup-test shim abi bench test sim fuzz check $(CHECKS) format run clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +38,9 @@ test: setup-test ## all suites; ARGS="unit uring/hosted" picks some, ARGS="--job
 
 sim: setup-test ## seeds on the simulated kernel; ARGS="--seeds 1..10000" or ARGS="--seed 42 --trace" (test/sim/run.ts)
 	@$(BUN) test/sim/run.ts $(ARGS)
+
+fuzz: setup-test ## the shim under libFuzzer, SECONDS (60) an engine; what fails is kept in liburing-shim/build/fuzz
+	@$(MAKE) --no-print-directory -C liburing-shim fuzz FUZZ_SECONDS=$(SECONDS)
 
 check: setup-test ## format, lint, types, ffi/abi.ts against abi.h, style: all of it, under 30 seconds
 	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 $(CHECKS)

@@ -92,6 +92,11 @@ static int check_config(struct ul_config *c) {
       return -EINVAL;
     }
   }
+  if (c->completion_entries < c->submission_entries) {
+    c->error_step = UL_STEP_CONFIG;
+    snprintf(c->reason, sizeof c->reason, "completion_entries must be at least submission_entries");
+    return -EINVAL;
+  }
   if ((uint64_t)c->buffer_count * c->buffer_bytes > 1u << 30 || c->arena_bytes % (1u << 20)) {
     c->error_step = UL_STEP_CONFIG;
     snprintf(c->reason, sizeof c->reason,

@@ -315,7 +315,13 @@ export abstract class ConnectionCore
     this.onDetached(error, held)
   }
 
+  /** A stream that is cut short must not look to the peer like one that has ended: it sees a reset. */
+  private resetInsteadOfEnd(): void {
+    if (this.pendingBytes > 0) this.core.native.setOption(this.core.ring, this.descriptor, abi.O_LINGER, 0)
+  }
+
   protected fail(error: Error): void {
+    this.resetInsteadOfEnd()
     if ((this.state & DETACHED) === 0) this.core.counters.connectionsFailed++
     this.state |= ABANDONED
     this.detach(error)
@@ -347,6 +353,7 @@ export abstract class ConnectionCore
   protected onCoreDeadline(): void {
     // The peer has taken nothing for CLOSE_LINGER_MS since we closed: what is left is given up.
     this.core.counters.lingersExpired++
+    this.resetInsteadOfEnd()
     this.state |= ABANDONED
     this.advanceClose()
   }

@@ -15,7 +15,7 @@ import { Arena } from "./arena.ts"
 import { Counters } from "./counters.ts"
 import { type Deadline, DeadlineWheel } from "./deadlines.ts"
 import { DebugTracker } from "./debug.ts"
-import { DescriptorTable } from "./descriptors.ts"
+import { DescriptorTable, isDescriptorOwner } from "./descriptors.ts"
 import { openEngine, runtimePlatform } from "./engine.ts"
 import { HostedHost } from "./hosted.ts"
 import { SharedMemory } from "./memory.ts"
@@ -32,6 +32,7 @@ import { OwnedHost } from "./owned.ts"
 import { Scarcity } from "./scarcity.ts"
 import { SlotTable } from "./slots.ts"
 import { type ReactorStats, readStats } from "./stats.ts"
+import { Unclosed } from "./unclosed.ts"
 
 /** Whoever has operations in flight. */
 export interface OperationOwner {
@@ -46,16 +47,6 @@ export interface OperationOwner {
 export interface Flushable {
   /** Must not throw. */
   flushCommands(): void
-}
-
-/** How the hosts drive the core. */
-export interface Host {
-  /** Something waits for the next round: see to it that there is one. */
-  schedule(): void
-  /** The number of holds changed to or from zero. */
-  holdsChanged(): void
-  /** The reactor is closed. */
-  dispose(): void
 }
 
 const COMMAND_WORDS = abi.COMMAND_SIZE / 4
@@ -114,6 +105,10 @@ export class ReactorCore {
   /** Owners to flush before the next tick. Two arrays that swap, so that one can grow while the other is walked. */
   private dirty: Flushable[] = []
   private spareDirty: Flushable[] = []
+  private readonly unclosed = new Unclosed(
+    (fd) => this.submit(abi.OP_CLOSE, 0, fd, KIND_CANCEL, ignored, 0, 0) >= 0,
+    (owner) => this.waitForOperation(owner),
+  )
   /** Owners that found no send memory, or no free operation. */
   private readonly scarcity: Scarcity
   /** What keeps the process (or `run`) alive: referenced sockets and raw operations. */
@@ -307,7 +302,8 @@ export class ReactorCore {
     this.answers = this.dirty.length
     if (!this.scarcity.isEmpty) this.scarcity.release(this.dirty, this.isFull)
     this.inRound = false
-    if (this.state === "closing" && this.descriptors.open === 0 && this.slots.inFlight === 0) this.finish()
+    const isIdle = this.descriptors.open === 0 && this.slots.inFlight === 0 && this.unclosed.isEmpty
+    if (isIdle && this.state === "closing") this.finish()
     return n
   }
 
@@ -377,8 +373,7 @@ export class ReactorCore {
   /** Closes a descriptor that nobody is to hear of again. No operation on it may be in flight. */
   discard(fd: number): void {
     this.descriptors.remove(fd)
-    // Without a free slot the shim closes it with the ring.
-    this.submit(abi.OP_CLOSE, 0, fd, KIND_CANCEL, ignored, 0, 0)
+    this.unclosed.add(fd)
   }
 
   /** Keeps the process (or `run`) alive until as many `release`s. */
@@ -444,7 +439,3 @@ export class ReactorCore {
 
 /** Takes the completion of a cancellation that nobody waits for. ENOENT and EALREADY are normal: see the man page. */
 const ignored: OperationOwner = { onCompletion() {} }
-
-function isDescriptorOwner(owner: OperationOwner): boolean {
-  return "abandon" in owner
-}

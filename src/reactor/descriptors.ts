@@ -12,6 +12,10 @@ export interface DescriptorOwner {
   readonly unsentBytes?: number
 }
 
+export function isDescriptorOwner(owner: object): boolean {
+  return "abandon" in owner
+}
+
 /** Indexed by descriptor: eight bytes each, since descriptors are small and dense. */
 export class DescriptorTable {
   private readonly owners: (DescriptorOwner | undefined)[] = []

@@ -239,6 +239,7 @@ const FEATURES: Record<FeatureName, number> = {
   registered_ring: abi.FEATURE_REGISTERED_RING,
   no_iowait: abi.FEATURE_NO_IOWAIT,
   min_wait: abi.FEATURE_MIN_WAIT,
+  restrictions: abi.FEATURE_RESTRICTIONS,
 }
 
 describe("disable", () => {

@@ -54,6 +54,7 @@ const FEATURES = {
   registered_ring: abi.FEATURE_REGISTERED_RING,
   no_iowait: abi.FEATURE_NO_IOWAIT,
   min_wait: abi.FEATURE_MIN_WAIT,
+  restrictions: abi.FEATURE_RESTRICTIONS,
 } as const
 
 export type FeatureName = keyof typeof FEATURES

@@ -68,6 +68,8 @@ export interface RunPlan {
   /** Single operations with promises run beside them, and connections made of such. */
   rawOperations: number
   rawConnections: number
+  /** Somebody takes all of the send memory for a while. */
+  hasHog: boolean
   /** Handlers get views of the receive buffers. */
   borrow: boolean
   /** The reactor is closed then, whatever is under way, milliseconds; undefined: when all is over. */
@@ -88,27 +90,39 @@ interface Shape {
   isHeavy: boolean
   /** Programs send more than the send memory holds. */
   isHoard: boolean
+  /** Peers send more than a program's queue of unread bytes holds. */
+  isFlood: boolean
+  /** Many small conversations, and now and then few operations for them. */
+  isCrowd: boolean
   /** There are few descriptors. */
   isShort: boolean
 }
 
 function drawShape(random: Random): Shape {
-  const shape = { count: 1, mostBytes: 0, isLone: false, isHeavy: false, isHoard: false, isShort: false }
+  const shape: Shape = {
+    count: random.integer(1, 8),
+    mostBytes: random.pick([200, 2_000, 2_000, 20_000]),
+    isLone: false,
+    isHeavy: false,
+    isHoard: false,
+    isFlood: false,
+    isCrowd: false,
+    isShort: false,
+  }
   const kind = random.next()
-  shape.mostBytes = random.pick([200, 2_000, 2_000, 20_000])
-  if (kind < 0.25) return { ...shape, isLone: true }
+  if (kind < 0.25) return { ...shape, isLone: true, count: 1 }
   if (kind < 0.28) return { ...shape, isHeavy: true, count: random.integer(1, 4), mostBytes: 400_000 }
-  if (kind < 0.3)
-    return { ...shape, isHeavy: true, isHoard: true, count: random.integer(3, 6), mostBytes: 700_000 }
-  if (kind < 0.34) return { ...shape, count: random.integer(15, 40), mostBytes: 300 }
-  if (kind < 0.45) return { ...shape, isShort: true, count: random.integer(1, 8) }
-  return { ...shape, count: random.integer(1, 8) }
+  if (kind < 0.3) return { ...shape, isHeavy: true, isHoard: true, count: random.integer(14, 22) }
+  if (kind < 0.31) return { ...shape, isHeavy: true, isFlood: true, count: random.integer(1, 2) }
+  if (kind < 0.35) return { ...shape, isCrowd: true, count: random.integer(15, 40), mostBytes: 300 }
+  if (kind < 0.45) return { ...shape, isShort: true }
+  return shape
 }
 
 export function drawPlan(seed: number): RunPlan {
   const random = new Random(seed).fork("plan")
   const shape = drawShape(random)
-  const isTight = random.chance(0.15)
+  const isTight = random.chance(shape.isCrowd ? 0.5 : 0.15)
   const conversations: ConversationPlan[] = []
   for (let id = 1; id <= shape.count; id++) conversations.push(drawConversation(random, id, shape))
   const cutAtMs = random.chance(0.15) ? random.skewed(0, 5_000) : undefined
@@ -132,6 +146,7 @@ export function drawPlan(seed: number): RunPlan {
     conversations,
     rawOperations: random.chance(0.2) ? random.integer(1, 12) : 0,
     rawConnections: random.chance(0.1) && !shape.isShort && cutAtMs === undefined ? random.integer(1, 3) : 0,
+    hasHog: random.chance(0.04) && !shape.isShort && !isTight && cutAtMs === undefined,
     borrow: random.chance(0.3),
     cutAtMs,
     stopListeningAtMs: random.chance(0.1) ? random.skewed(0, 2_000) : undefined,
@@ -185,6 +200,7 @@ function drawConversation(random: Random, id: number, shape: Shape): Conversatio
   trouble(random, dialer, answerer, !shape.isShort)
   if (random.chance(0.5)) trouble(random, answerer, dialer, !shape.isShort)
   if (shape.isHoard) hoard(random, dialer, answerer)
+  if (shape.isFlood) flood(random, dialer, answerer)
   const isOut = answers === "peer"
   return {
     id,
@@ -237,10 +253,19 @@ function hoard(random: Random, ...sides: SidePlan[]): void {
       side.pauseChance = 0.3
       side.pauseMs = random.integer(1, 60)
     } else {
-      if (!side.isEcho) side.total = random.integer(100_000, 700_000)
-      side.chunkBytes = random.integer(50_000, 700_000)
+      if (!side.isEcho) side.total = random.integer(60_000, 300_000)
+      side.chunkBytes = random.integer(50_000, 500_000)
       side.thinkMs = 0
       side.isHalfOpen = true
     }
   }
+}
+
+/** One side sends all that it has at once; the other reads slowly. */
+function flood(random: Random, dialer: SidePlan, answerer: SidePlan): void {
+  dialer.total = dialer.chunkBytes = random.integer(300_000, 700_000)
+  dialer.isEcho = false
+  dialer.thinkMs = 0
+  answerer.pauseChance = 0.3
+  answerer.pauseMs = random.integer(10, 60)
 }

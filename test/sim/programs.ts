@@ -4,6 +4,7 @@ import type { Connection, Socket } from "../../src/index.ts"
 import { Violation } from "../../src/testing/index.ts"
 import { CallbackSide, playCallbacks } from "./callback_side.ts"
 import type { Conversation } from "./conversation.ts"
+import { playHog, serveHog } from "./memory_hog.ts"
 import { playPeer } from "./peer_side.ts"
 import { playPromises } from "./promise_side.ts"
 import { playRawConnection, serveRaw } from "./raw_connection.ts"
@@ -43,7 +44,9 @@ export async function playAll(world: World): Promise<void> {
   }
   if (plan.rawOperations > 0) void playRaw(world, plan.rawOperations)
   serveRaw(world)
+  serveHog(world)
   const rawConnections = Array.from({ length: plan.rawConnections }, () => playRawConnection(world))
+  if (plan.hasHog) rawConnections.push(playHog(world))
   const allOver = Promise.all([world.programsOver, ...rawConnections])
   if (plan.stopListeningAtMs !== undefined) {
     world.later(plan.stopListeningAtMs, () => {
@@ -60,7 +63,7 @@ export async function playAll(world: World): Promise<void> {
   // What is on its way to the peers arrives.
   for (let ms = 10; typeof how !== "string" && ms < END_MS && world.isPeerWaited; ms *= 2) await world.end(ms)
   world.check()
-  if (how === "late" && plan.rawConnections > world.rawOver)
+  if (how === "late" && rawConnections.length > world.rawOver)
     throw new Violation("a raw connection did not end")
   if (how !== "cut") for (const conversation of world.conversations) checkConversation(world, conversation)
   world.isCut = true

@@ -59,9 +59,14 @@ async function echo(world: World, fd: number, stream: number): Promise<void> {
   for (let chunk = 0; chunk < CHUNKS; chunk++) {
     const bytes = pattern(stream, sent, 1 + random.skewed(0, 3_000))
     const sending = reactor.send(fd, bytes)
-    const outcome = sending.catch((error: unknown) => error)
+    let refusal: unknown
+    const outcome = sending.catch((error: unknown) => {
+      refusal = error
+    })
     sent += bytes.length
     try {
+      await reactor.nop() // one that is refused at once is known by then
+      if (refusal !== undefined) throw refusal
       while (received < sent) {
         if (random.chance(0.2)) await poll(world, fd)
         const part = await receive(world, fd)
