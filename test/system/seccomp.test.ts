@@ -6,6 +6,8 @@ import profileFile from "../../docs/seccomp/uringloop.json"
 import { type Profile, removeProfiles, systemCallNumbers, writeProfile } from "./restrict/profile.ts"
 import { removeProgram, runBun } from "./restrict/restricted.ts"
 
+const REGISTER_RESTRICTIONS = 11
+const REGISTER_ENABLE_RINGS = 12
 const RING_CALLS = ["io_uring_setup", "io_uring_enter", "io_uring_register"]
 
 const profile = profileFile as Profile
@@ -30,6 +32,7 @@ const listeners = [
   r.listen({ hostname: "127.0.0.1", port: 0, socket: { data: (socket, bytes) => void socket.write(bytes) } }),
   r.listen({ unix: "\\0uringloop-seccomp-" + process.pid, socket: { data: (socket, bytes) => void socket.write(bytes) } }),
 ]
+const isRestricted = r.features().includes("restrictions")
 const echoes = []
 for (const to of [{ hostname: "localhost", port: listeners[0].port }, { unix: "\\0uringloop-seccomp-" + process.pid }]) {
   const client = await r.connect(to)
@@ -40,7 +43,7 @@ for (const to of [{ hostname: "localhost", port: listeners[0].port }, { unix: "\
 await Bun.sleep(5)
 for (const listener of listeners) listener.stop(true)
 await r.close()
-console.log(JSON.stringify({ engine: r.engine, reason: r.fallbackReason ?? null, echoes }))
+console.log(JSON.stringify({ engine: r.engine, reason: r.fallbackReason ?? null, isRestricted, echoes }))
 `
 /** What else a server's program does: files, a worker, Bun's own sockets and resolver, a child. */
 const THE_REST = `
@@ -66,9 +69,10 @@ async function under(some: Profile, code: string): Promise<unknown> {
 }
 
 const ECHOED = ["through the filter", "through the filter"]
+const SERVED = { engine: "uring", reason: null, isRestricted: true, echoes: ECHOED }
 
 test("an echo server runs on uring", async () => {
-  expect(await under(profile, ECHO)).toEqual({ engine: "uring", reason: null, echoes: ECHOED })
+  expect(await under(profile, ECHO)).toEqual(SERVED)
 })
 
 test("and so does what else Bun does in a server", async () => {
@@ -79,9 +83,28 @@ test.each([[RING_CALLS], ...RING_CALLS.map((name) => [[name]])])(
   "without %p it goes on with epoll and says why",
   async (names) => {
     const answer = await under(without(names), ECHO)
-    expect(answer).toEqual({ engine: "epoll", reason: expect.stringContaining("EPERM"), echoes: ECHOED })
+    const reason = expect.stringContaining("EPERM")
+    expect(answer).toEqual({ engine: "epoll", reason, isRestricted: false, echoes: ECHOED })
   },
 )
+
+/** One register opcode answers EINVAL, as on a kernel that does not know it. */
+function withoutRegistering(opcode: number): Profile {
+  const args = [{ index: 1, value: opcode, op: "SCMP_CMP_EQ" }]
+  const rule = { comment: "", names: ["io_uring_register"], action: "SCMP_ACT_ERRNO", errnoRet: 22, args }
+  return { ...profile, syscalls: [rule, ...profile.syscalls] }
+}
+
+test("where restrictions cannot be set the ring goes without, and tells so", async () => {
+  const answer = await under(withoutRegistering(REGISTER_RESTRICTIONS), ECHO)
+  expect(answer).toEqual({ ...SERVED, isRestricted: false })
+})
+
+test("a ring that cannot be enabled is no ring", async () => {
+  const answer = await under(withoutRegistering(REGISTER_ENABLE_RINGS), ECHO)
+  const reason = expect.stringContaining("io_uring_enable_rings failed with EINVAL")
+  expect(answer).toEqual({ engine: "epoll", reason, isRestricted: false, echoes: ECHOED })
+})
 
 describe("what the profile keeps out", () => {
   const allowed = new Set(profile.syscalls.flatMap(({ names }) => names))
