@@ -7,9 +7,10 @@ BIOME := node_modules/.bin/biome
 C_FILES := $(shell find liburing-shim bench test examples -name build -prune -o -name '*.[ch]' -print 2>/dev/null)
 CHECKS := check-biome check-c check-types check-abi check-style
 ARGS ?=
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-build setup-test shim abi bench test sim soak mutate check $(CHECKS) format run clean
+.PHONY: help setup setup-build setup-test shim abi bench test sim fuzz soak mutate coverage check $(CHECKS) format run clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +44,12 @@ soak: setup-test shim ## ten minutes of churn, load and faults; ARGS="--minutes 
 
 mutate: setup-test shim ## 100 small wrong changes, each to be noticed; ARGS="--count 100 --seed 1" (test/mutation/run.ts)
 	@$(BUN) test/mutation/run.ts --record $(ARGS)
+
+coverage: setup-test ## lines, functions and branches that the tests reach; ARGS=--missed lists the others (test/coverage/run.ts)
+	@$(BUN) test/coverage/run.ts $(ARGS)
+
+fuzz: setup-test ## the shim under libFuzzer, SECONDS (60) an engine; what fails is kept in liburing-shim/build/fuzz
+	@$(MAKE) --no-print-directory -C liburing-shim fuzz FUZZ_SECONDS=$(SECONDS)
 
 check: setup-test ## format, lint, types, ffi/abi.ts against abi.h, style: all of it, under 30 seconds
 	@$(MAKE) --no-print-directory --keep-going --output-sync=target -j2 $(CHECKS)

@@ -14,7 +14,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 build_packages=(gcc make libc6-dev liburing-dev ca-certificates curl netcat-openbsd wrk linux-perf)
-test_packages=(clang clang-format libclang-rt-14-dev llvm-14 strace iproute2 nftables)
+test_packages=(binutils clang clang-format libclang-rt-14-dev llvm-14 strace iproute2 nftables)
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() {

@@ -24,8 +24,8 @@ export const IDLE_PROCESSES = 3
  */
 export const FEW = 1000
 export const MANY = 10_000
-/** They come and go first, so that FEW finds compiled code. */
-const PASSING = 200
+/** They come and go first, so that FEW finds compiled code, and what was allocated once for so many. */
+const PASSING = FEW
 const PASSING_SECONDS = 0.1
 const HOLD_SECONDS = 0.5
 /** Before idle CPU is taken: what starting, or accepting MANY, leaves to compile and to collect is done. */

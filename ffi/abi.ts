@@ -40,7 +40,7 @@ export const OP_POLL = 6
 export const OP_TIMEOUT = 7
 /** offset, length: slot and generation of the target; result: 0, -ENOENT or -EALREADY */
 export const OP_CANCEL = 8
-/** fd; length: SHUT_RD, SHUT_WR, SHUT_RDWR */
+/** fd: an owned descriptor, otherwise -EBADF; length: SHUT_RD, SHUT_WR, SHUT_RDWR */
 export const OP_SHUTDOWN = 9
 /** fd: an owned descriptor without operations in flight, otherwise -EBUSY */
 export const OP_CLOSE = 10
@@ -188,6 +188,8 @@ export const FEATURE_REGISTERED_RING = 256
 export const FEATURE_NO_IOWAIT = 512
 /** a busy thread waits a little for company (6.12): gather.h */
 export const FEATURE_MIN_WAIT = 1024
+/** the kernel refuses all but the operations in ring.c's list (5.10) */
+export const FEATURE_RESTRICTIONS = 2048
 
 // struct ul_config
 /** bytes */

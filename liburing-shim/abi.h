@@ -39,7 +39,7 @@ enum ul_op {
   UL_OP_POLL = 6, // fd; length: POLLIN, POLLOUT... as in poll(2); MULTISHOT allowed; result: the mask
   UL_OP_TIMEOUT = 7,  // argument: nanoseconds from now; completes with -ETIME
   UL_OP_CANCEL = 8,   // offset, length: slot and generation of the target; result: 0, -ENOENT or -EALREADY
-  UL_OP_SHUTDOWN = 9, // fd; length: SHUT_RD, SHUT_WR, SHUT_RDWR
+  UL_OP_SHUTDOWN = 9, // fd: an owned descriptor, otherwise -EBADF; length: SHUT_RD, SHUT_WR, SHUT_RDWR
   UL_OP_CLOSE = 10,   // fd: an owned descriptor without operations in flight, otherwise -EBUSY
 };
 
@@ -128,6 +128,7 @@ enum ul_feature {
   UL_FEATURE_REGISTERED_RING = 256, // the ring's descriptor is registered with itself (5.18)
   UL_FEATURE_NO_IOWAIT = 512,       // waiting is not accounted as I/O wait (6.15)
   UL_FEATURE_MIN_WAIT = 1024,       // a busy thread waits a little for company (6.12): gather.h
+  UL_FEATURE_RESTRICTIONS = 2048,   // the kernel refuses all but the operations in ring.c's list (5.10)
 };
 
 /* What ul_open is told, and its answer. All sizes 0: the default. */

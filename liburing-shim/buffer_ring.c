@@ -47,14 +47,11 @@ int buffer_ring_open(struct buffer_ring *b, struct ring *r, struct ul_ring *ring
   return 0;
 }
 
-void buffer_ring_close(struct buffer_ring *b, struct ring *r) {
-  if (b->shared) {
-    io_uring_unregister_buf_ring(&r->uring, BUFFER_GROUP);
+void buffer_ring_close(struct buffer_ring *b) {
+  if (b->shared)
     munmap(b->shared, shared_bytes(b));
-  }
   free(b->used);
   free(b->finished);
-  *b = (struct buffer_ring){0};
 }
 
 uint32_t buffer_ring_take(struct buffer_ring *b, const struct io_uring_cqe *cqe) {

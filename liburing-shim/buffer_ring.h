@@ -25,7 +25,8 @@ struct buffer_ring {
 };
 
 int buffer_ring_open(struct buffer_ring *b, struct ring *r, struct ul_ring *ring, struct ul_config *config);
-void buffer_ring_close(struct buffer_ring *b, struct ring *r);
+/* After ring_close, which unregisters it. */
+void buffer_ring_close(struct buffer_ring *b);
 /* Accounts for a completion entry that carries a buffer; returns the offset of its bytes in the receive
  * buffers. */
 uint32_t buffer_ring_take(struct buffer_ring *b, const struct io_uring_cqe *cqe);

@@ -295,7 +295,7 @@ static int poll_open(struct ul_ring *ring, struct ul_config *config) {
   if (!e)
     return ul_fail(config, UL_STEP_MEMORY, ENOMEM, "allocating the engine");
   ring->state = e;
-  int error = ring_open(&e->ring, ring, config);
+  int error = ring_open(&e->ring, ring, config) ?: ring_start(&e->ring, config);
   if (error)
     return error;
   e->buffer_bytes = config->buffer_bytes;

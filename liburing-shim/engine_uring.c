@@ -200,7 +200,12 @@ static int uring_harvest(struct ul_ring *ring, double wait_ns) {
     settle_sends(e, ring);
   e->unsettled = e->at_once_count > 0;
   ring->header->buffers_lent = e->buffers.finished_count;
-  return error ?: ring_leave(&e->ring, ring);
+  error = error ?: ring_leave(&e->ring, ring);
+  // A send that went out in leaving posts nothing, so the eventfd would stay silent: the host is to come
+  // back.
+  if (ring->sleeping && e->unsettled)
+    ul_signal(ring->event_fd);
+  return error;
 }
 
 /* ---- set-up ---- */
@@ -217,9 +222,8 @@ static void uring_recycle(struct ul_ring *ring) {
 
 static void uring_close(struct ul_ring *ring) {
   struct uring_engine *e = ring->state;
-  if (e->ring.uring.ring_fd >= 0)
-    buffer_ring_close(&e->buffers, &e->ring);
   ring_close(&e->ring);
+  buffer_ring_close(&e->buffers);
   free(e->at_once);
   free(e);
   ring->state = NULL;
@@ -279,19 +283,15 @@ static int uring_open(struct ul_ring *ring, struct ul_config *config) {
   if (!e)
     return ul_fail(config, UL_STEP_MEMORY, ENOMEM, "allocating the engine");
   ring->state = e;
-  int error = ring_open(&e->ring, ring, config);
-  if (!error)
-    error = buffer_ring_open(&e->buffers, &e->ring, ring, config);
-  if (!error && !try_receives(e, ring)) { // again, on classic buffers
-    buffer_ring_close(&e->buffers, &e->ring);
-    e->ring.features &= ~(uint32_t)UL_FEATURE_INCREMENTAL;
-    config->disable |= UL_FEATURE_INCREMENTAL;
-    error = buffer_ring_open(&e->buffers, &e->ring, ring, config);
-    if (!error)
-      try_receives(e, ring);
-  }
+  int error = ring_open(&e->ring, ring, config)
+                  ?: buffer_ring_open(&e->buffers, &e->ring, ring, config) ?: ring_start(&e->ring, config);
   if (error)
     return error;
+  if (!try_receives(e, ring)) { // again, on classic buffers: a started ring takes no other ones
+    uring_close(ring);
+    config->disable |= UL_FEATURE_INCREMENTAL;
+    return uring_open(ring, config);
+  }
   e->at_once = malloc((size_t)config->slot_capacity * sizeof *e->at_once);
   if (!e->at_once)
     return ul_fail(config, UL_STEP_MEMORY, ENOMEM, "allocating the send list");

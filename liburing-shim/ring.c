@@ -36,14 +36,35 @@ struct step {
 
 /* From the best to the plainest: the first that the kernel takes is used. */
 static const struct step steps[] = {
-    {IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL,
+    {IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_SUBMIT_ALL |
+         IORING_SETUP_R_DISABLED,
      UL_FEATURE_DEFER_TASKRUN | UL_FEATURE_SINGLE_ISSUER},
     {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SINGLE_ISSUER |
-         IORING_SETUP_SUBMIT_ALL,
+         IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED,
      UL_FEATURE_COOP_TASKRUN | UL_FEATURE_SINGLE_ISSUER},
-    {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL,
+    {IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_SUBMIT_ALL |
+         IORING_SETUP_R_DISABLED,
      UL_FEATURE_COOP_TASKRUN},
+    {IORING_SETUP_R_DISABLED, 0},
     {0, 0},
+};
+
+/* What the engines use, and so all that the kernel lets anybody use through this ring's descriptor. */
+static const struct io_uring_restriction allowed[] = {
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_NOP},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_ACCEPT},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_CONNECT},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_RECV},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_SEND},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_CLOSE},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_POLL_ADD},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_POLL_REMOVE},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_TIMEOUT},
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_TIMEOUT_REMOVE}, // updates too
+    {.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_ASYNC_CANCEL},
+    {.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
+     .sqe_flags = IOSQE_BUFFER_SELECT | IOSQE_CQE_SKIP_SUCCESS},
+    {.opcode = IORING_RESTRICTION_REGISTER_OP, .register_op = IORING_UNREGISTER_RING_FDS}, // at the end
 };
 
 static int set_up(struct ring *r, const struct ul_config *config) {
@@ -97,6 +118,19 @@ int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config) {
     return ul_fail(config, UL_STEP_EVENTFD, -error, "registering the eventfd");
   io_uring_cq_eventfd_toggle(&r->uring, false);
   return 0;
+}
+
+int ring_start(struct ring *r, struct ul_config *config) {
+  const unsigned count = sizeof allowed / sizeof *allowed;
+  bool disabled = r->uring.flags & IORING_SETUP_R_DISABLED;
+  if (disabled && !(config->disable & UL_FEATURE_RESTRICTIONS) &&
+      !io_uring_register_restrictions(&r->uring, (struct io_uring_restriction *)allowed, count))
+    r->features |= UL_FEATURE_RESTRICTIONS;
+  int error = disabled ? io_uring_enable_rings(&r->uring) : 0;
+  if (error)
+    return ul_fail(config, UL_STEP_RING, -error, "io_uring_enable_rings");
+  error = io_uring_get_events(&r->uring); // a filter may let the other two through, and not this one
+  return error < 0 ? ul_fail(config, UL_STEP_RING, -error, "io_uring_enter") : 0;
 }
 
 void ring_close(struct ring *r) {

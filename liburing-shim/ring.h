@@ -56,6 +56,9 @@ static inline uint32_t ring_generation(uint64_t user_data) {
 
 /* Opens with the features that the kernel has and config->disable leaves. 0 or -errno with config->reason. */
 int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config);
+/* Before the first entry, once everything is registered: from here on the kernel refuses what the engines do
+ * not use, other registrations too (IORING_REGISTER_RESTRICTIONS). 0 or -errno with config->reason. */
+int ring_start(struct ring *r, struct ul_config *config);
 void ring_close(struct ring *r);
 /* A free submission entry; submits first when the queue is full. NULL when the kernel takes nothing now. */
 struct io_uring_sqe *ring_sqe(struct ring *r, struct ul_ring *ring);

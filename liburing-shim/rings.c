@@ -95,6 +95,11 @@ static int check_config(struct ul_config *c) {
       return -EINVAL;
     }
   }
+  if (c->completion_entries < c->submission_entries) {
+    c->error_step = UL_STEP_CONFIG;
+    snprintf(c->reason, sizeof c->reason, "completion_entries must be at least submission_entries");
+    return -EINVAL;
+  }
   if ((uint64_t)c->buffer_count * c->buffer_bytes > 1u << 30 || c->arena_bytes % (1u << 20)) {
     c->error_step = UL_STEP_CONFIG;
     snprintf(c->reason, sizeof c->reason,
@@ -204,20 +209,27 @@ static void destroy(struct ul_ring *ring, bool idle) {
   free(ring);
 }
 
+/* Takes a ring of a thread out of the table. Others may be closing theirs. */
+static struct ul_ring *take_ring_of(const void *mark) {
+  struct ul_ring *found = NULL;
+  pthread_mutex_lock(&rings_lock);
+  for (int i = 0; i < RINGS_MAX && !found; i++)
+    if (rings[i] && rings[i]->owner_thread == mark) {
+      found = rings[i];
+      rings[i] = NULL;
+    }
+  pthread_mutex_unlock(&rings_lock);
+  return found;
+}
+
 /* Sockets are shut down before anything else: no send that is still in flight may find its bytes gone. */
 static void end_rings_of_thread(void *mark) {
-  for (int i = 0; i < RINGS_MAX; i++) {
-    struct ul_ring *ring = rings[i];
-    if (!ring || ring->owner_thread != mark)
-      continue;
+  for (struct ul_ring *ring; (ring = take_ring_of(mark));) {
     for (uint32_t fd = 0, left = ring->header->fds_live; left && fd < ring->fd_capacity; fd++)
       if (ring->fds[fd].owned) {
         shutdown((int)fd, SHUT_RDWR);
         left--;
       }
-    pthread_mutex_lock(&rings_lock);
-    rings[i] = NULL;
-    pthread_mutex_unlock(&rings_lock);
     destroy(ring, ring->header->in_flight == 0);
   }
 }

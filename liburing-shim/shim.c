@@ -187,7 +187,10 @@ static void take(struct ul_ring *ring, const struct ul_command *command) {
     // A system call: IORING_OP_SHUTDOWN is always handed to a kernel worker thread, which costs more than the
     // entry.
     ring->header->system_calls++;
-    ul_complete_later(ring, command->slot, shutdown(command->fd, (int)command->length) ? -errno : 0);
+    ul_complete_later(ring, command->slot,
+                      !ul_owned(ring, command->fd)                  ? -EBADF
+                      : shutdown(command->fd, (int)command->length) ? -errno
+                                                                    : 0);
     return;
   default:
     break;
@@ -203,8 +206,9 @@ int32_t ul_tick(uint32_t handle, uint32_t count, double wait_ns) {
     return -EINVAL;
   struct ul_header *header = ring->header;
   // Refusals that nobody has harvested yet take places in the queue, and what is in flight may come to need
-  // one each; a tick must not run over it.
-  if (ring->deferred_tail - ring->deferred_head + count + header->in_flight > ring->deferred_capacity)
+  // one each; a tick must not run over it. One without commands makes room, whatever the sum.
+  if (count &&
+      ring->deferred_tail - ring->deferred_head + count + header->in_flight > ring->deferred_capacity)
     return -EBUSY;
   header->ticks++;
   bool harvest = wait_ns >= 0;

@@ -16,10 +16,14 @@ export type OwnCode =
   | "LIMIT_OPERATIONS"
   /** The send arena is full of data that peers have not taken. */
   | "LIMIT_SEND_MEMORY"
+  /** The reactor was overloaded, and nothing moved on the connection: it was reset. */
+  | "LIMIT_OVERLOAD"
   /** The connection is closed, or its sending side has been ended. */
   | "CONNECTION_CLOSED"
   /** The call does not fit the reactor's host or state. */
   | "ERR_INVALID_STATE"
+  /** `expectNoLeaks` of uringloop/testing found something left over. */
+  | "ERR_LEAKS"
   /** A second read was started while one waits. */
   | "READ_PENDING"
 

@@ -10,6 +10,7 @@ export type { ConnectAddressOptions, ListenAddressOptions, SocketOptions } from 
 export { connect, defaultReactor, listen, Reactor } from "./net/reactor.ts"
 export { Socket, type Writable } from "./net/socket.ts"
 export type { SocketAddress } from "./reactor/address.ts"
+export type { DebugOptions } from "./reactor/debug_options.ts"
 export {
   type OperationOptions,
   POLLIN,
@@ -19,4 +20,6 @@ export {
   type RawAddress,
 } from "./reactor/operations.ts"
 export type { EngineName, FeatureName, HostName, ReactorOptions } from "./reactor/options.ts"
+export type { OverloadOptions } from "./reactor/overload_options.ts"
+export type { PendingItem } from "./reactor/pending.ts"
 export type { ReactorStats } from "./reactor/stats.ts"

@@ -43,7 +43,16 @@ const ROOT = join(import.meta.dir, "..")
 const BUN = process.execPath
 const ENGINES = ["uring", "poll", "epoll"]
 const HOSTS = ["hosted", "owned"]
-const UNIT_FOLDERS = ["src", "ffi", "cli", "bench", "test/check", "test/soak", "test/mutation"]
+const UNIT_FOLDERS = [
+  "src",
+  "ffi",
+  "cli",
+  "bench",
+  "test/check",
+  "test/soak",
+  "test/mutation",
+  "test/coverage",
+]
 
 /** The suites that have something to run, in the order in which they run. */
 function findSuites(): Suite[] {

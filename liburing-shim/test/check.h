@@ -80,7 +80,8 @@ static inline void run_one(const char *name, test_function *function, int engine
 
 static inline void run_on_all(const char *name, test_function *function) {
   const char *only_engine = getenv("ONLY_ENGINE"), *only_test = getenv("ONLY_TEST");
-  if (only_test && strcmp(only_test, name))
+  const char *skip_test = getenv("SKIP_TEST");
+  if ((only_test && strcmp(only_test, name)) || (skip_test && !strcmp(skip_test, name)))
     return;
   for (int engine = UL_ENGINE_URING; engine <= UL_ENGINE_EPOLL; engine++)
     if (!only_engine || !strcmp(only_engine, engine_names[engine]))

@@ -214,6 +214,11 @@ static void refuses_configurations(int engine) {
     CHECK_EQ(config.error_step, UL_STEP_CONFIG);
     CHECK(config.reason[0]);
   }
+  struct ul_config few = small_config(engine);
+  few.submission_entries = 64;
+  few.completion_entries = 32; // fewer than the kernel takes
+  CHECK_EQ(ul_open(&few), -EINVAL);
+  CHECK(strstr(few.reason, "completion_entries"));
   struct ul_config huge = small_config(engine);
   huge.buffer_count = 32768;
   huge.buffer_bytes = 65536;
@@ -281,6 +286,34 @@ static void refusals_pile_up(int engine) {
   shut(c);
 }
 
+/* Found by the fuzzer: completions known while staging count twice, in the queue and as in flight, and a tick
+ * that only wanted to take them away was refused for want of room, for ever. */
+static void an_empty_tick_makes_room(int engine) {
+  struct ul_config config = small_config(engine);
+  config.slot_capacity = 16;
+  config.command_capacity = config.completion_capacity = 8;
+  struct client *c = open_with(config);
+  for (int i = 0; i < 8; i++)
+    submit(c, UL_OP_TIMEOUT, 0, -1, 0, 0, 3600000000000ull);
+  tick(c, 0);
+  int refused = 0, result = 0;
+  for (; result == 0; refused += result == 0 ? 8 : 0) {
+    for (uint32_t i = 0; i < 8; i++)
+      c->commands[i] = (struct ul_command){.op = 99, .slot = i, .generation = 5};
+    result = ul_tick((uint32_t)c->ring, 8, UL_WAIT_FLUSH);
+  }
+  CHECK_EQ(result, -EBUSY);
+  CHECK_EQ(ul_tick((uint32_t)c->ring, 0, 0), 8); // room for eight, which end at once
+  for (int i = 0; i < 8; i++)
+    submit(c, UL_OP_SHUTDOWN, 0, 3000, 0, SHUT_RD, 0);
+  CHECK_EQ(ul_tick((uint32_t)c->ring, c->staged, UL_WAIT_FLUSH), 0);
+  c->staged = 0;
+  for (refused -= 8; refused > 0; refused -= 8)
+    CHECK_EQ(ul_tick((uint32_t)c->ring, 0, 0), 8);
+  CHECK_EQ(tick(c, 0), 8);
+  shut(c);
+}
+
 int main(void) {
   RUN(refuses_unsound_commands);
   RUN(refuses_a_slot_in_use);
@@ -291,5 +324,6 @@ int main(void) {
   RUN(refuses_configurations);
   RUN(belongs_to_its_thread);
   RUN(refusals_pile_up);
+  RUN(an_empty_tick_makes_room);
   return check_failures != 0;
 }

@@ -168,7 +168,9 @@ export class Connection extends ConnectionCore implements AsyncIterable<Uint8Arr
     }
     this.chunks.push(chunk)
     this.unreadBytes += chunk.length
-    if (this.unreadBytes >= READ_QUEUE_HIGH) this.pauseReceiving()
+    if (this.unreadBytes < READ_QUEUE_HIGH) return
+    this.core.counters.readPauses++
+    this.pauseReceiving()
   }
 
   // ---- writing ----

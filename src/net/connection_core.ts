@@ -31,6 +31,7 @@ import {
   FIN_PENDING,
   FLUSH_AWAITED,
   HALF_OPEN,
+  HANDING_ON,
   PAUSED,
   PEER_ENDED,
   REFERENCED,
@@ -136,7 +137,7 @@ export abstract class ConnectionCore
       } else if ((this.state & (DETACHED | DISCARDS)) === 0) {
         this.held ??= []
         this.held.push(this.core.memory.copyOf(bufferOffset, result))
-      }
+      } else this.core.counters.bytesDiscarded += result
     } else if (result === 0) {
       if (this.state & PAUSED || this.held !== undefined) this.state |= END_HELD
       else this.peerEnded()
@@ -146,7 +147,7 @@ export abstract class ConnectionCore
     if (!ended) return
     if (this.state & DETACHED) this.advanceClose()
     else if (result !== 0 && (this.state & PAUSED) === 0) {
-      if (result !== -ECANCELED) this.core.rearms++
+      if (result !== -ECANCELED) this.core.counters.rearms++
       this.startReceiving()
     }
   }
@@ -205,8 +206,11 @@ export abstract class ConnectionCore
   /** Before the tick: what has been queued becomes one SEND; without a queue, what comes after it. */
   flushCommands(): void {
     this.state &= ~(DIRTY | STARVED)
-    if ((this.state & (PAUSED | DETACHED)) === 0 && (this.held !== undefined || this.state & END_HELD)) {
+    const mayHandOn = (this.state & (PAUSED | DETACHED | HANDING_ON)) === 0
+    if (mayHandOn && (this.held !== undefined || this.state & END_HELD)) {
+      this.state |= HANDING_ON
       this.deliverHeld()
+      this.state &= ~HANDING_ON
     }
     if (this.state & ABANDONED) {
       this.advanceClose()
@@ -227,6 +231,10 @@ export abstract class ConnectionCore
       this.queueBlock,
       this.queueLength,
     )
+    if (this.sendSlot < 0 && this.state & DETACHED) {
+      this.core.waitForOperation(this) // nobody is left to be told: it is sent when there is one
+      return
+    }
     if (this.sendSlot < 0) {
       this.fail(new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight"))
       return
@@ -307,7 +315,14 @@ export abstract class ConnectionCore
     this.onDetached(error, held)
   }
 
+  /** A stream that is cut short must not look to the peer like one that has ended: it sees a reset. */
+  private resetInsteadOfEnd(): void {
+    if (this.pendingBytes > 0) this.core.native.setOption(this.core.ring, this.descriptor, abi.O_LINGER, 0)
+  }
+
   protected fail(error: Error): void {
+    this.resetInsteadOfEnd()
+    if ((this.state & DETACHED) === 0) this.core.counters.connectionsFailed++
     this.state |= ABANDONED
     this.detach(error)
     this.markDirty()
@@ -320,6 +335,15 @@ export abstract class ConnectionCore
     this.markDirty()
   }
 
+  resetByOverload(): void {
+    this.setOption(abi.O_LINGER, 0)
+    this.fail(new UringloopError("LIMIT_OVERLOAD", "reset: nothing moved while the reactor was overloaded"))
+  }
+
+  get unsentBytes(): number {
+    return this.pendingBytes
+  }
+
   private armLinger(): void {
     this.linger ??= new Deadline(this, DEADLINE_LINGER)
     this.core.arm(this.linger, CLOSE_LINGER_MS)
@@ -328,7 +352,8 @@ export abstract class ConnectionCore
   /** Subclasses hand on the deadlines that are not theirs. */
   protected onCoreDeadline(): void {
     // The peer has taken nothing for CLOSE_LINGER_MS since we closed: what is left is given up.
-    this.core.lingersExpired++
+    this.core.counters.lingersExpired++
+    this.resetInsteadOfEnd()
     this.state |= ABANDONED
     this.advanceClose()
   }
@@ -341,6 +366,7 @@ export abstract class ConnectionCore
     if (this.sendSlot >= 0 && this.state & ABANDONED) this.core.cancelSlot(this.sendSlot)
     if (this.recvSlot >= 0 || this.sendSlot >= 0 || this.state & FIN_PENDING) return
     if (this.queueBlock !== NO_BLOCK) {
+      this.core.counters.bytesUnsent += this.queueLength
       this.core.arena.free(this.queueBlock)
       this.queueBlock = NO_BLOCK
       this.queueLength = 0

@@ -39,3 +39,5 @@ export const STARVED = 32768
 export const DISCARDS = 65536
 /** CLOSE has completed. */
 export const RELEASED = 131072
+/** Chunks that a pause has held are being handed on: their handler may flush, and so come back here. */
+export const HANDING_ON = 262144

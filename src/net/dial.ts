@@ -41,6 +41,7 @@ export async function dial<T>(
         return await new Attempt(core, record, signal, leftMs, make).promise
       } catch (error) {
         failure = error
+        core.counters.connectsFailed++
         if (signal?.aborted) throw error
       }
     }
@@ -99,7 +100,10 @@ class Attempt<T> implements OperationOwner, DescriptorOwner, DeadlineOwner {
     this.deadline = new Deadline(this, 0)
     if (core.isFull) throw new UringloopError("LIMIT_OPERATIONS", "too many operations are in flight")
     this.block = core.arena.alloc(record.length)
-    if (this.block < 0) throw new UringloopError("LIMIT_SEND_MEMORY", "the send arena is full")
+    if (this.block < 0) {
+      core.counters.sendMemoryRefused++
+      throw new UringloopError("LIMIT_SEND_MEMORY", "the send arena is full")
+    }
     core.memory.pieceOf(this.block).set(record, core.memory.startOf(this.block))
     this.fd = core.native.socket(core.ring, familyOf(record))
     if (this.fd < 0) {

@@ -12,6 +12,7 @@ import { decode, describeAddress, encodeUnix, type SocketAddress } from "../reac
 import type { OperationOwner, ReactorCore } from "../reactor/core.ts"
 import { Deadline, type DeadlineOwner } from "../reactor/deadlines.ts"
 import type { DescriptorOwner } from "../reactor/descriptors.ts"
+import { AcceptGate } from "./accept_gate.ts"
 import { Connection } from "./connection.ts"
 import { Handlers, type SocketHandlers } from "./handlers.ts"
 import {
@@ -27,6 +28,9 @@ import { Socket } from "./socket.ts"
 export const ACCEPT_PAUSE_MS = 100
 /** Connections that wait for `accept()`; more stay in the kernel's backlog. */
 export const ACCEPT_QUEUE_LIMIT = 1024
+
+const PAUSE_QUEUE = 1
+const PAUSE_LIMIT = 2
 
 const KIND_ACCEPT = 1
 const KIND_CLOSE = 2
@@ -45,7 +49,9 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
   private readonly target: Target
   private acceptSlot = -1
   private cancelling = false
-  private isPaused = false
+  /** Why it does not accept: bits of PAUSE_*. */
+  private pauses = 0
+  private gate: AcceptGate | undefined
   private referenced = true
   private pause: Deadline | undefined
 
@@ -55,6 +61,11 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
     this.core = core
     this.allowHalfOpen = options.allowHalfOpen === true
     this.descriptor = openListener(core, this.target, options)
+    this.gate = AcceptGate.of(core, options, {
+      serve: (fd) => this.onAccepted(fd),
+      setAccepting: (accepts) =>
+        accepts ? this.resumeAccepting(PAUSE_LIMIT) : this.pauseAccepting(PAUSE_LIMIT),
+    })
     const record = new Uint8Array(abi.ADDRESS_SIZE)
     core.native.name(core.ring, this.descriptor, 0, record)
     this.address = decode(record)
@@ -89,7 +100,7 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
   }
 
   protected startAccepting(): void {
-    if (this.acceptSlot >= 0 || this.stopped || this.isPaused) return
+    if (this.acceptSlot >= 0 || this.stopped || this.pauses !== 0) return
     this.acceptSlot = this.core.submit(
       abi.OP_ACCEPT,
       abi.C_MULTISHOT,
@@ -102,16 +113,15 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
     if (this.acceptSlot < 0) this.acceptLater()
   }
 
-  /** Leaves new connections in the kernel's backlog. */
-  protected pauseAccepting(): void {
-    if (this.isPaused) return
-    this.isPaused = true
+  /** Leaves new connections in the kernel's backlog, until no reason is left to do so. */
+  protected pauseAccepting(reason = PAUSE_QUEUE): void {
+    this.pauses |= reason
     this.cancelAccept()
   }
 
-  protected resumeAccepting(): void {
-    if (!this.isPaused) return
-    this.isPaused = false
+  protected resumeAccepting(reason = PAUSE_QUEUE): void {
+    if ((this.pauses & reason) === 0) return
+    this.pauses &= ~reason
     this.startAccepting()
   }
 
@@ -121,7 +131,7 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
   }
 
   private acceptLater(): void {
-    this.core.acceptPauses++
+    this.core.counters.acceptPauses++
     this.pause ??= new Deadline(this, 0)
     this.core.arm(this.pause, ACCEPT_PAUSE_MS)
   }
@@ -140,13 +150,16 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
       this.cancelling = false
     }
     // Accepted before a stop took effect: the peer has been promised a connection, so it is served.
-    if (result >= 0) this.onAccepted(result)
-    else if (BROKEN.has(result)) this.stopWith(systemError(result, "accept"))
+    if (result >= 0) {
+      if (this.gate === undefined) this.onAccepted(result)
+      else this.gate.accepted(result)
+    } else if (BROKEN.has(result)) this.stopWith(systemError(result, "accept"))
     if (this.acceptSlot >= 0) return
     if (this.stopped) this.closeDescriptor()
     else if (EXHAUSTED.has(result)) this.acceptLater()
     else {
-      if (result !== -ECANCELED) this.core.rearms++
+      if (result !== -ECANCELED) this.core.counters.rearms++
+      if (result < 0 && result !== -ECANCELED) this.core.counters.acceptsFailed++
       this.startAccepting()
     }
   }
@@ -155,6 +168,7 @@ export abstract class ListenerCore implements OperationOwner, DescriptorOwner, D
   protected stopWith(error: Error | undefined): void {
     if (this.stopped) return
     this.stopped = true
+    this.gate?.stop()
     if (this.pause !== undefined) this.core.deadlines.clear(this.pause)
     if (this.acceptSlot >= 0) this.cancelAccept()
     else this.closeDescriptor()
@@ -215,8 +229,10 @@ export class SocketListener<Data = undefined> extends ListenerCore {
 
   protected override onAccepted(fd: number): void {
     // The reactor is being closed: a program that never heard of the connection must not hear of its end.
-    if (!this.core.isOpen) this.core.discard(fd)
-    else new Socket<Data>(this.core, fd, this.handlers, this.data, this, this.allowHalfOpen).opened()
+    if (!this.core.isOpen) {
+      this.core.counters.connectionsUnasked++
+      this.core.discard(fd)
+    } else new Socket<Data>(this.core, fd, this.handlers, this.data, this, this.allowHalfOpen).opened()
   }
 
   protected override onStopped(): void {}
@@ -298,18 +314,23 @@ export class Listener extends ListenerCore implements AsyncIterable<Connection> 
   protected override onAccepted(fd: number): void {
     const connection = new Connection(this.core, fd, this.allowHalfOpen)
     if (!this.core.isOpen || this.stopped) {
+      this.core.counters.connectionsUnasked++
       connection.abandon()
       return
     }
     this.core.deliveries++
     const waiter = this.waiters.shift()
     if (waiter !== undefined) waiter.settle(connection, undefined)
-    else if (this.queue.push(connection) >= ACCEPT_QUEUE_LIMIT) this.pauseAccepting()
+    else if (this.queue.push(connection) === ACCEPT_QUEUE_LIMIT) {
+      this.core.counters.acceptQueuePauses++
+      this.pauseAccepting()
+    }
   }
 
   protected override onStopped(error: Error | undefined): void {
     this.failure = error
     for (const waiter of this.waiters.splice(0)) waiter.settle(undefined, error)
+    this.core.counters.connectionsUnasked += this.queue.length
     for (const connection of this.queue.splice(0)) connection.abandon()
   }
 

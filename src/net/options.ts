@@ -4,6 +4,7 @@
  */
 import { integerOption, invalidType, outOfRange } from "../errors.ts"
 import { encodeUnix, portOption } from "../reactor/address.ts"
+import { type AcceptLimits, checkAcceptLimits } from "./accept_gate.ts"
 import type { SocketHandlers } from "./handlers.ts"
 
 /** Accept queue of a listener. Bun's is 512 whatever is asked for: bursts then wait for SYN retries. */
@@ -11,7 +12,7 @@ export const DEFAULT_BACKLOG = 4096
 const MAX_BACKLOG = 2 ** 31 - 1
 const MAX_TIMEOUT_MS = 2 ** 31 - 1
 
-export interface ListenAddressOptions {
+export interface ListenAddressOptions extends AcceptLimits {
   /** Address or name to listen on. */
   hostname?: string
   /** 0 picks a free one. */
@@ -60,6 +61,9 @@ const LISTEN_NAMES = new Set([
   "ipv6Only",
   "exclusive",
   "allowHalfOpen",
+  "maxConnections",
+  "acceptsPerSecond",
+  "acceptBurst",
   "socket",
   "data",
   "borrow",
@@ -83,6 +87,7 @@ export function checkListen(options: ListenAddressOptions): Target {
   const target = targetOf(options, LISTEN_NAMES, 0)
   for (const name of ["reusePort", "ipv6Only", "exclusive", "allowHalfOpen"] as const)
     booleanOption(name, options[name])
+  checkAcceptLimits(options)
   integerOption("backlog", options.backlog ?? DEFAULT_BACKLOG, 1, MAX_BACKLOG)
   return target
 }

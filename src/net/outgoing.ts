@@ -7,8 +7,8 @@ import type { Flushable } from "../reactor/core.ts"
 import { DIRTY, REFERENCED, STARVED, WANTS_DRAIN } from "./connection_state.ts"
 import { Endpoint } from "./endpoint.ts"
 
-/** Bytes that a connection holds for a peer that does not read, at most: the queue, and as much again in flight. */
-export const SEND_QUEUE_LIMIT = MAX_BLOCK_BYTES
+/** Share of a small send arena that one block may be. */
+const LARGEST_SHARE = 1 / 4
 /** Largest block of one connection once half of the send arena is in use, and once three quarters are. */
 const SCARCE_BLOCK_BYTES = 64 * 1024
 const LAST_BLOCK_BYTES = 16 * 1024
@@ -34,7 +34,7 @@ export abstract class OutgoingQueue extends Endpoint implements Flushable {
 
   /** Queues a copy of bytes. Returns how many: fewer, or 0, when the queue's limit or the arena is reached. */
   protected queueBytes(source: Uint8Array, start: number, length: number): number {
-    const room = SEND_QUEUE_LIMIT - this.queueLength
+    const room = this.core.maxQueuedBytes - this.queueLength
     const count = this.reserve(length < room ? length : room)
     if (count > 0) {
       const part = count === source.length ? source : source.subarray(start, start + count)
@@ -42,14 +42,17 @@ export abstract class OutgoingQueue extends Endpoint implements Flushable {
       memory.pieceOf(this.queueBlock).set(part, memory.startOf(this.queueBlock) + this.queueLength)
       this.queued(count)
     }
-    if (count < length) this.state |= WANTS_DRAIN
+    if (count < length) {
+      this.state |= WANTS_DRAIN
+      this.core.counters.writesCut++
+    }
     return count
   }
 
   /** Queues text as UTF-8, in place, or returns -1 when it may not fit and has to be encoded by the caller. */
   protected queueText(text: string): number {
     const most = text.length * 3
-    if (most > SEND_QUEUE_LIMIT - this.queueLength || this.reserve(most) < most) return -1
+    if (most > this.core.maxQueuedBytes - this.queueLength || this.reserve(most) < most) return -1
     const memory = this.core.memory
     const start = memory.startOf(this.queueBlock) + this.queueLength
     const count = memory.pieceOf(this.queueBlock).utf8Write(text, start, most)
@@ -104,7 +107,7 @@ export abstract class OutgoingQueue extends Endpoint implements Flushable {
   private fairShare(): number {
     const arena = this.core.arena
     const free = arena.freeBytes
-    if (free > arena.sizeBytes / 2) return MAX_BLOCK_BYTES
+    if (free > arena.sizeBytes / 2) return Math.min(MAX_BLOCK_BYTES, arena.sizeBytes * LARGEST_SHARE)
     return free > arena.sizeBytes / 4 ? SCARCE_BLOCK_BYTES : LAST_BLOCK_BYTES
   }
 }

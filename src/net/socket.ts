@@ -64,7 +64,7 @@ export class Socket<Data = undefined> extends ConnectionCore {
 
   /**
    * Queues a copy of `data` for the next tick. Returns the bytes taken: fewer than all, or 0, when the queue's limit
-   * (`SEND_QUEUE_LIMIT`) is reached; `drain` then says when to go on. -1 after `end` or close.
+   * (`maxQueuedBytes`) is reached; `drain` then says when to go on. -1 after `end` or close.
    * @param offset first byte of `data` to write; @param length bytes from there
    * @throws TypeError, RangeError
    */
@@ -181,7 +181,8 @@ export class Socket<Data = undefined> extends ConnectionCore {
     if (this.handlers.drain !== undefined) this.call(this.handlers.drain, undefined)
   }
 
-  protected override onDetached(error: Error | undefined): void {
+  protected override onDetached(error: Error | undefined, held: Buffer[] | undefined): void {
+    if (held !== undefined) for (const chunk of held) this.core.counters.bytesDiscarded += chunk.length
     if (this.idle !== undefined) this.core.deadlines.clear(this.idle)
     if (this.handlers.close !== undefined) this.call(this.handlers.close, error)
   }

@@ -12,8 +12,10 @@ import * as abi from "../../ffi/abi.ts"
 import type { Native, Platform, RuntimeLoop } from "../../ffi/native.ts"
 import { systemError, UringloopError } from "../errors.ts"
 import { Arena } from "./arena.ts"
+import { Counters } from "./counters.ts"
 import { type Deadline, DeadlineWheel } from "./deadlines.ts"
-import { DescriptorTable } from "./descriptors.ts"
+import { DebugTracker } from "./debug.ts"
+import { DescriptorTable, isDescriptorOwner } from "./descriptors.ts"
 import { openEngine, runtimePlatform } from "./engine.ts"
 import { HostedHost } from "./hosted.ts"
 import { SharedMemory } from "./memory.ts"
@@ -25,9 +27,12 @@ import {
   type Settings,
   settle,
 } from "./options.ts"
+import { Overload } from "./overload.ts"
 import { OwnedHost } from "./owned.ts"
+import { Scarcity } from "./scarcity.ts"
 import { SlotTable } from "./slots.ts"
 import { type ReactorStats, readStats } from "./stats.ts"
+import { Unclosed } from "./unclosed.ts"
 
 /** Whoever has operations in flight. */
 export interface OperationOwner {
@@ -42,16 +47,6 @@ export interface OperationOwner {
 export interface Flushable {
   /** Must not throw. */
   flushCommands(): void
-}
-
-/** How the hosts drive the core. */
-export interface Host {
-  /** Something waits for the next round: see to it that there is one. */
-  schedule(): void
-  /** The number of holds changed to or from zero. */
-  holdsChanged(): void
-  /** The reactor is closed. */
-  dispose(): void
 }
 
 const COMMAND_WORDS = abi.COMMAND_SIZE / 4
@@ -83,18 +78,13 @@ export class ReactorCore {
   readonly slots: SlotTable<OperationOwner>
   readonly descriptors = new DescriptorTable()
   readonly settings: Settings
+  readonly overload: Overload
+  readonly debug: DebugTracker | undefined
 
   /** Bytes delivered to owners and sends asked for in this round; the hosted host weighs one against the other. */
   deliveries = 0
   answers = 0
-  /** Receives and accepts armed anew after an end that was not asked for. */
-  rearms = 0
-  /** Errors that a handler threw and nobody took. */
-  uncaught = 0
-  /** Pauses of listeners that found no descriptor or memory. */
-  acceptPauses = 0
-  /** Closed connections whose peer stopped taking data: the rest was given up. */
-  lingersExpired = 0
+  readonly counters = new Counters()
 
   private readonly header: Uint32Array
   private readonly headerF64: Float64Array
@@ -103,6 +93,8 @@ export class ReactorCore {
   private readonly commandCapacity: number
   /** Operations in flight at most, but for those that end others. */
   readonly maxOperations: number
+  /** Bytes that a connection queues at most. */
+  readonly maxQueuedBytes: number
   private readonly tick: Native["tick"]
   private readonly platformClock: () => number
   /** CLOCK_MONOTONIC minus the platform's clock, milliseconds. */
@@ -113,10 +105,12 @@ export class ReactorCore {
   /** Owners to flush before the next tick. Two arrays that swap, so that one can grow while the other is walked. */
   private dirty: Flushable[] = []
   private spareDirty: Flushable[] = []
-  /** Owners that found no send memory. */
-  private readonly starved: Flushable[] = []
-  /** Send memory in use when the first of them was turned away. */
-  private starvedAtBytes = 0
+  private readonly unclosed = new Unclosed(
+    (fd) => this.submit(abi.OP_CLOSE, 0, fd, KIND_CANCEL, ignored, 0, 0) >= 0,
+    (owner) => this.waitForOperation(owner),
+  )
+  /** Owners that found no send memory, or no free operation. */
+  private readonly scarcity: Scarcity
   /** What keeps the process (or `run`) alive: referenced sockets and raw operations. */
   private holds = 0
   private inRound = false
@@ -147,11 +141,15 @@ export class ReactorCore {
     this.bufferBytes = this.memory.bufferBytes
     this.commandCapacity = this.memory.at(abi.HEADER_COMMAND_CAPACITY)
     this.maxOperations = this.settings.maxOperations
+    this.maxQueuedBytes = this.settings.maxQueuedBytes
     this.arena = new Arena(this.memory.at(abi.HEADER_ARENA_BYTES))
+    this.scarcity = new Scarcity(this.arena)
     this.slots = new SlotTable(this.memory.at(abi.HEADER_SLOT_CAPACITY))
     this.deadlines = new DeadlineWheel(this.now)
     this.clockOffsetMs = this.now - clock()
+    this.overload = new Overload(this, this.settings.overload)
     this.host = this.hostName === "hosted" ? new HostedHost(this) : new OwnedHost(this)
+    if (this.settings.debug !== undefined) this.debug = new DebugTracker(this, this.settings.debug)
   }
 
   /** Monotonic time at the end of the last tick, milliseconds. */
@@ -223,9 +221,11 @@ export class ReactorCore {
     offset: number,
     length: number,
   ): number {
-    if (op < abi.OP_CANCEL && this.isFull) return -1
-    const slot = this.slots.acquire(kind, owner)
-    if (slot < 0) return -1
+    const slot = op < abi.OP_CANCEL && this.isFull ? -1 : this.slots.acquire(kind, owner)
+    if (slot < 0) {
+      this.counters.operationsRefused++
+      return -1
+    }
     if (this.commandCount === this.commandCapacity) this.flushFull()
     const at = this.commandCount++ * COMMAND_WORDS
     const commands = this.commands
@@ -300,9 +300,10 @@ export class ReactorCore {
     }
     if (this.deadlines.armed > 0 && this.fireDeadlines()) this.loop.drainMicrotasks()
     this.answers = this.dirty.length
-    if (this.starved.length > 0) this.wakeStarved()
+    if (!this.scarcity.isEmpty) this.scarcity.release(this.dirty, this.isFull)
     this.inRound = false
-    if (this.state === "closing" && this.descriptors.open === 0 && this.slots.inFlight === 0) this.finish()
+    const isIdle = this.descriptors.open === 0 && this.slots.inFlight === 0 && this.unclosed.isEmpty
+    if (isIdle && this.state === "closing") this.finish()
     return n
   }
 
@@ -323,14 +324,14 @@ export class ReactorCore {
 
   /** `owner` found no send memory: it is flushed in the first round in which some has been given back. */
   waitForMemory(owner: Flushable): void {
-    if (this.starved.length === 0) this.starvedAtBytes = this.arena.bytesInUse
-    this.starved.push(owner)
+    this.counters.sendMemoryRefused++
+    this.scarcity.addStarved(owner)
+    this.overload.memoryRefused()
   }
 
-  private wakeStarved(): void {
-    if (this.arena.bytesInUse >= this.starvedAtBytes) return
-    const owners = this.starved.splice(0)
-    for (let i = 0; i < owners.length; i++) this.dirty.push(owners[i])
+  /** `owner` was refused by `submit`: it is flushed in the first round after an operation has ended. */
+  waitForOperation(owner: Flushable): void {
+    this.scarcity.addCrowded(owner)
   }
 
   private dispatch(count: number): void {
@@ -372,8 +373,7 @@ export class ReactorCore {
   /** Closes a descriptor that nobody is to hear of again. No operation on it may be in flight. */
   discard(fd: number): void {
     this.descriptors.remove(fd)
-    // Without a free slot the shim closes it with the ring.
-    this.submit(abi.OP_CLOSE, 0, fd, KIND_CANCEL, ignored, 0, 0)
+    this.unclosed.add(fd)
   }
 
   /** Keeps the process (or `run`) alive until as many `release`s. */
@@ -387,7 +387,7 @@ export class ReactorCore {
 
   /** An error that no handler took: it goes where the runtime's uncaught errors go, and the round goes on. */
   reportUncaught(error: unknown): void {
-    this.uncaught++
+    this.counters.uncaught++
     this.loop.nextTurn(() => {
       throw error
     }, true)
@@ -439,7 +439,3 @@ export class ReactorCore {
 
 /** Takes the completion of a cancellation that nobody waits for. ENOENT and EALREADY are normal: see the man page. */
 const ignored: OperationOwner = { onCompletion() {} }
-
-function isDescriptorOwner(owner: OperationOwner): boolean {
-  return "abandon" in owner
-}

@@ -223,6 +223,18 @@ export class DeadlineWheel {
     return Math.max(inMs, 0)
   }
 
+  /** Visits every armed deadline, in no order, for diagnostics. `visit` must not arm or clear any. */
+  forEachArmed(visit: (deadline: Deadline) => void): void {
+    for (const head of this.heads) {
+      for (let deadline = head.next; deadline !== head; deadline = deadline.next) visit(deadline)
+    }
+  }
+
+  /** When an armed deadline fires, by the wheel's clock, milliseconds. */
+  dueAtMs(deadline: Deadline): number {
+    return this.originMs + deadline.dueTick * this.resolutionMs
+  }
+
   /** The slot of a tick that is not before the current one. */
   private slotOf(tick: number): number {
     const low = tick - this.epochTick

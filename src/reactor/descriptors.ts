@@ -6,6 +6,14 @@
 export interface DescriptorOwner {
   /** Gives up at once: cancel, and close without waiting for the peer. Must not throw. */
   abandon(): void
+  /** A connection: ends it with a reset, because the reactor is overloaded and nothing moves on it. */
+  resetByOverload?(): void
+  /** A connection: bytes written and not taken by the kernel. */
+  readonly unsentBytes?: number
+}
+
+export function isDescriptorOwner(owner: object): boolean {
+  return "abandon" in owner
 }
 
 /** Indexed by descriptor: eight bytes each, since descriptors are small and dense. */
@@ -33,6 +41,12 @@ export class DescriptorTable {
 
   ownerOf(fd: number): DescriptorOwner | undefined {
     return this.owners[fd]
+  }
+
+  forEachOpen(visit: (fd: number, owner: DescriptorOwner) => void): void {
+    this.owners.forEach((owner, fd) => {
+      if (owner !== undefined) visit(fd, owner)
+    })
   }
 
   /** Everybody who holds one now. */

@@ -16,7 +16,8 @@
  * docs/decisions/hosted-loop.md has the measurements.
  */
 import type { EventWatch } from "../../ffi/native.ts"
-import type { Host, ReactorCore } from "./core.ts"
+import type { ReactorCore } from "./core.ts"
+import type { Host } from "./host.ts"
 
 /** Stays without any news before going to sleep. */
 const SLEEP_AFTER = 4

@@ -11,6 +11,7 @@ import { AF_INET, AF_INET6, AF_UNIX, encodeIp, encodeUnix, portOption } from "./
 import { MAX_BLOCK_BYTES } from "./arena.ts"
 import { KIND_FIRST_FREE, type OperationOwner, ReactorCore } from "./core.ts"
 import type { DescriptorOwner } from "./descriptors.ts"
+import { listPending, type PendingItem } from "./pending.ts"
 
 /** What `pollAdd` waits for, as in poll(2). */
 export const POLLIN = 1
@@ -135,6 +136,11 @@ class RawDescriptor implements DescriptorOwner, OperationOwner {
 export class ReactorOperations extends ReactorCore {
   private readonly running = new WeakMap<Promise<unknown>, RawOperation>()
 
+  /** What is under way: operations, deadlines, open sockets; in debug mode with ages and stacks. */
+  pending(): PendingItem[] {
+    return listPending(this)
+  }
+
   /** Completes with the events of poll(2) that are ready, of `mask` (POLLIN, POLLOUT, ...) and POLLERR, POLLHUP. */
   pollAdd(fd: number, mask: number, options: OperationOptions = {}): Promise<number> {
     integerOption("mask", mask, 1, 0xffff)
@@ -243,7 +249,10 @@ export class ReactorOperations extends ReactorCore {
     const refusal = this.refusal(op, fd, options)
     if (refusal !== undefined) return Promise.reject(refusal)
     const block = this.arena.alloc(bytes.length)
-    if (block < 0) return Promise.reject(new UringloopError("LIMIT_SEND_MEMORY", "the send arena is full"))
+    if (block < 0) {
+      this.counters.sendMemoryRefused++
+      return Promise.reject(new UringloopError("LIMIT_SEND_MEMORY", "the send arena is full"))
+    }
     this.memory.pieceOf(block).set(bytes, this.memory.startOf(block))
     return this.start(op, name, fd, block, op === abi.OP_SEND ? bytes.length : 0, options, block)
   }

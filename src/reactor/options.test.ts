@@ -239,6 +239,7 @@ const FEATURES: Record<FeatureName, number> = {
   registered_ring: abi.FEATURE_REGISTERED_RING,
   no_iowait: abi.FEATURE_NO_IOWAIT,
   min_wait: abi.FEATURE_MIN_WAIT,
+  restrictions: abi.FEATURE_RESTRICTIONS,
 }
 
 describe("disable", () => {
@@ -283,10 +284,27 @@ describe("options that do not exist", () => {
     const error = thrown(() => settle(wrong({ sqpoll: true })))
     expect(error).toBeInstanceOf(RangeError)
     expect(error.message).toBe(
-      'option "sqpoll" must be one of engine, host, maxOperations, sendArenaBytes, receiveBuffers, ' +
-        "receiveBufferBytes, submissionEntries, completionEntries, stayMicroseconds, disable, " +
+      'option "sqpoll" must be one of engine, host, maxOperations, sendArenaBytes, maxQueuedBytes, maxConnections, ' +
+        "overload, receiveBuffers, receiveBufferBytes, submissionEntries, completionEntries, stayMicroseconds, debug, disable, " +
         'received "sqpoll"',
     )
+  })
+
+  test.each([
+    [{ maxQueuedBytes: 1023 }, "maxQueuedBytes must be an integer from 1024 to 1048576"],
+    [{ maxConnections: 0 }, "maxConnections must be an integer from 1"],
+    [{ overload: 5 }, "overload must be an object"],
+    [{ overload: { resetMs: 1 } }, 'option "overload.resetMs" must be one of memoryShare, refuseAfterMs'],
+    [{ overload: { memoryShare: 1.5 } }, "overload.memoryShare must be above 0, at most 1"],
+    [{ overload: { refuseAfterMs: -1 } }, "overload.refuseAfterMs must be an integer from 0"],
+    [{ overload: { resetAfterMs: 0 } }, "overload.resetAfterMs must be an integer from 1"],
+    [{ debug: 1 }, "debug must be a boolean or an object"],
+    [{ debug: { scan: 1 } }, 'option "debug.scan" must be one of scanMs, boundMs, report'],
+    [{ debug: { scanMs: 0 } }, "debug.scanMs must be an integer from 1"],
+    [{ debug: { boundMs: "5" } }, "debug.boundMs must be a number"],
+    [{ debug: { report: 5 } }, "debug.report must be a function"],
+  ])("limits and debug mode: %j", (options, message) => {
+    expect(thrown(() => settle(wrong(options))).message).toStartWith(message)
   })
 
   test("nor is what is no object at all", () => {

@@ -3,6 +3,10 @@
  */
 import * as abi from "../../ffi/abi.ts"
 import { integerOption, invalidType, outOfRange } from "../errors.ts"
+import { MAX_BLOCK_BYTES } from "./arena.ts"
+import { warnOfHangs } from "./debug.ts"
+import { type DebugOptions, type DebugSettings, settleDebug } from "./debug_options.ts"
+import { type OverloadOptions, type OverloadSettings, settleOverload } from "./overload_options.ts"
 
 export type EngineName = "uring" | "poll" | "epoll"
 export type HostName = "hosted" | "owned"
@@ -16,6 +20,12 @@ export interface ReactorOptions {
   maxOperations?: number
   /** Memory for bytes on their way out, a multiple of 1 MiB. Touched as needed. Default 64 MiB. */
   sendArenaBytes?: number
+  /** Bytes that a connection queues for a peer that does not read, at most; as many again are in flight. Default 1 MiB. */
+  maxQueuedBytes?: number
+  /** Accepted connections open at once. At the limit listeners stop accepting, until 5 % are closed. Default: no limit. */
+  maxConnections?: number
+  /** What happens when the limit of connections, or of memory, lasts. Default: accepting waits, and memory does not matter. */
+  overload?: OverloadOptions
   /** Receive buffers, a power of two. Default 8 (512 on the poll engine): all of them stay in a core's cache. */
   receiveBuffers?: number
   /** Bytes of each, a power of two; the largest chunk a read gives. Default 262,144 (16,384 on the poll engine). */
@@ -26,6 +36,8 @@ export interface ReactorOptions {
   completionEntries?: number
   /** Hosted: longest stay in the ring before the runtime's loop gets a turn, microseconds. Default 1000. */
   stayMicroseconds?: number
+  /** Debug mode (default: `URINGLOOP_DEBUG`): keeps the stacks that began what is under way, and reports what hangs. */
+  debug?: boolean | DebugOptions
   /** Kernel features not to use, for experiments. */
   disable?: FeatureName[]
 }
@@ -42,6 +54,7 @@ const FEATURES = {
   registered_ring: abi.FEATURE_REGISTERED_RING,
   no_iowait: abi.FEATURE_NO_IOWAIT,
   min_wait: abi.FEATURE_MIN_WAIT,
+  restrictions: abi.FEATURE_RESTRICTIONS,
 } as const
 
 export type FeatureName = keyof typeof FEATURES
@@ -57,17 +70,22 @@ const KNOWN = new Set([
   "host",
   "maxOperations",
   "sendArenaBytes",
+  "maxQueuedBytes",
+  "maxConnections",
+  "overload",
   "receiveBuffers",
   "receiveBufferBytes",
   "submissionEntries",
   "completionEntries",
   "stayMicroseconds",
+  "debug",
   "disable",
 ])
 
 const MIB = 1024 * 1024
 const DEFAULT_OPERATIONS = 1_048_576
 const DEFAULT_STAY_US = 1000
+const MIN_QUEUED_BYTES = 1024
 
 /** Options with every choice made. */
 export interface Settings {
@@ -75,6 +93,9 @@ export interface Settings {
   host: HostName
   stayNs: number
   maxOperations: number
+  maxQueuedBytes: number
+  overload: OverloadSettings
+  debug: DebugSettings | undefined
   /** A `struct ul_config` but for the engine. */
   config: Uint8Array
 }
@@ -131,6 +152,14 @@ export function settle(options: ReactorOptions): Settings {
   view.setUint32(abi.CONFIG_DISABLE, disable, true)
   return {
     maxOperations,
+    maxQueuedBytes: integerOption(
+      "maxQueuedBytes",
+      options.maxQueuedBytes ?? MAX_BLOCK_BYTES,
+      MIN_QUEUED_BYTES,
+      MAX_BLOCK_BYTES,
+    ),
+    debug: settleDebug(options.debug, warnOfHangs),
+    overload: settleOverload(options.maxConnections, options.overload),
     engine: choice("engine", options.engine, "URINGLOOP_ENGINE", ["auto", "uring", "poll", "epoll"], "auto"),
     host: choice("host", options.host, "URINGLOOP_HOST", ["hosted", "owned"], "hosted"),
     stayNs: integerOption("stayMicroseconds", options.stayMicroseconds ?? DEFAULT_STAY_US, 0, 1000) * 1000,

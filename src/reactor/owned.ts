@@ -3,7 +3,8 @@
  * meanwhile; promises and nextTick callbacks do. For benchmarks, and for threads that have nothing else to do.
  */
 import { UringloopError } from "../errors.ts"
-import type { Host, ReactorCore } from "./core.ts"
+import type { ReactorCore } from "./core.ts"
+import type { Host } from "./host.ts"
 
 export class OwnedHost implements Host {
   private readonly core: ReactorCore

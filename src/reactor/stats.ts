@@ -4,8 +4,9 @@
  */
 import * as abi from "../../ffi/abi.ts"
 import type { ReactorCore } from "./core.ts"
+import type { Counters } from "./counters.ts"
 
-export interface ReactorStats {
+export interface ReactorStats extends Counters {
   engine: string
   host: string
   /** Commands without their terminal completion. */
@@ -35,20 +36,18 @@ export interface ReactorStats {
   stale: number
   /** Times the kernel's completion queue overflowed. Nothing is lost, but it is slow. */
   overflows: number
-  /** Receives that found no buffer, and were armed again. */
+  /** Receives that found no buffer; they are armed again. */
   noBuffers: number
-  /** Receives and accepts armed again. */
-  rearms: number
   /** Sends that the socket did not take at once. */
   sendsBlocked: number
   bytesReceived: number
   bytesSent: number
-  /** Pauses of listeners that found no descriptor or memory. */
-  acceptPauses: number
-  /** Closed connections whose peer stopped taking data: the rest was given up. */
-  lingersExpired: number
-  /** Errors that a handler threw and nobody took. */
-  uncaught: number
+  /** Why `engine: "auto"` fell back; undefined when it did not. */
+  fallbackReason: string | undefined
+  /** 0 none, 1 listeners wait, 2 listeners refuse (docs/limits.md). */
+  overloadStage: number
+  /** Accepted connections open that a limit counts. */
+  connectionsLimited: number
 }
 
 export function readStats(
@@ -80,12 +79,12 @@ export function readStats(
     stale: count(abi.HEADER_STALE) + core.slots.staleDropped,
     overflows: count(abi.HEADER_OVERFLOWS),
     noBuffers: count(abi.HEADER_NO_BUFFERS),
-    rearms: core.rearms,
     sendsBlocked: count(abi.HEADER_SENDS_BLOCKED),
     bytesReceived: count(abi.HEADER_BYTES_RECEIVED),
     bytesSent: count(abi.HEADER_BYTES_SENT),
-    acceptPauses: core.acceptPauses,
-    lingersExpired: core.lingersExpired,
-    uncaught: core.uncaught,
+    fallbackReason: core.fallbackReason,
+    overloadStage: core.overload.stage,
+    connectionsLimited: core.overload.connections,
+    ...core.counters,
   }
 }

@@ -128,7 +128,13 @@ export class Engine {
   /** Something waits for the next tick. */
   get hasNews(): boolean {
     const { ring } = this.parts
-    return ring.hasWork || !ring.isSubmitted || this.kept.length > 0 || this.tables.deferred.length > 0
+    return (
+      ring.hasWork ||
+      !ring.isSubmitted ||
+      this.kept.length > 0 ||
+      this.isUnsettled ||
+      this.tables.deferred.length > 0
+    )
   }
 
   /** The runtime's own loop has come to have something to do. */
@@ -249,6 +255,8 @@ export class Engine {
     this.hasHostEvent = false
     mapping.set(abi.HEADER_BUFFERS_LENT, buffers.finishedCount)
     this.leave()
+    // A send that went out in leaving posts nothing, so the eventfd would stay silent.
+    if (this.isSleeping && this.isUnsettled) this.parts.signal()
   }
 
   private get hasEntries(): boolean {

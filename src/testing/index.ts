@@ -11,11 +11,16 @@
  * docs/testing.md says what is simulated and what that cannot show.
  */
 export { BorderChecker, type CheckOptions } from "./border_checker.ts"
+export { expectNoLeaks, type NoLeaksOptions } from "./expect_no_leaks.ts"
+export type { FaultEvent, FaultOperation, FaultRule } from "./fault_rules.ts"
 export { drawRates, FAULT_KINDS, FAULTS, type FaultKind, FaultPlan, type FaultRates } from "./faults.ts"
 export type { NetworkShape } from "./network.ts"
 export { type PeerHandlers, SimulatedPeer } from "./peer.ts"
 export { Random } from "./random.ts"
+export { record } from "./recording.ts"
+export { Divergence, Replay, ReplayEnded } from "./replay.ts"
 export { SimulationStuck } from "./ring.ts"
 export { type KernelShape, SimulatedNative } from "./simulated_native.ts"
 export { type Driven, Simulation, type SimulationOptions } from "./simulation.ts"
 export { Violation } from "./violation.ts"
+export { type FaultyNative, type FaultyPlatform, withFaults } from "./with_faults.ts"

@@ -3,7 +3,7 @@
 
 import { expect } from "bun:test"
 import type { Connection, Socket } from "../../src/index.ts"
-import { SEND_QUEUE_LIMIT } from "../../src/net/outgoing.ts"
+import { MAX_BLOCK_BYTES } from "../../src/reactor/arena.ts"
 import { onReactor, pause, signal, until } from "../support/harness.ts"
 import { startPeer } from "../support/peers.ts"
 import { pattern, StreamCheck } from "../support/random.ts"
@@ -45,7 +45,7 @@ onReactor(
       if (sent > KERNEL_MOST) throw new Error(`${sent} bytes taken for a peer that does not read`)
     }
     expect(refused).toBeGreaterThan(0)
-    expect(r.stats().sendBytesInUse).toBeLessThanOrEqual(2 * SEND_QUEUE_LIMIT)
+    expect(r.stats().sendBytesInUse).toBeLessThanOrEqual(2 * MAX_BLOCK_BYTES)
     expect(server.bytesWritten).toBe(sent)
     const before = drains
     client.resume()

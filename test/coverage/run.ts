@@ -146,7 +146,7 @@ try {
   const library = buildLibrary()
   const programs = runCTests()
   const shim = { URINGLOOP_SHIM: library }
-  runBunTests(coverage, ["./src", "./ffi", "./test/coverage/sim_seeds.test.ts"], shim)
+  runBunTests(coverage, ["./src", "./ffi", "./test/coverage/sim_seeds.ts"], shim)
   for (const engine of ["uring", "poll", "epoll"]) {
     for (const host of ["hosted", "owned"]) {
       const env = { ...shim, URINGLOOP_ENGINE: engine, URINGLOOP_TEST_HOST: host }

@@ -27,6 +27,8 @@ export class Side {
   gaveUp = false
   /** What it was told went wrong. */
   failure: string | undefined
+  /** The other side's end came before all of its bytes. */
+  missing: string | undefined
   /** Echo: received and not sent back yet. */
   private readonly owed: Uint8Array[] = []
 
@@ -94,18 +96,15 @@ export class Side {
     }
     this.received += chunk.length
     if (this.received > other.sent) throw new Violation(`${this.name}: more bytes than were sent`)
-    if (this.plan.isEcho) this.owed.push(chunk.slice())
+    if (this.plan.isEcho) this.owed.push(new Uint8Array(chunk)) // a copy: it may be borrowed
   }
 
-  /** The other side has ended. @throws Violation when bytes are missing */
+  /** The other side has ended. Whether bytes are missing is judged at the end: its program may not know yet why. */
   end(): void {
     if (this.hasSeenEnd) throw new Violation(`${this.name}: two ends`)
     this.hasSeenEnd = true
-    const { conversation, other } = this
-    if (conversation.isTroubled) return
-    if (this.received !== other.sent) {
-      throw new Violation(`${this.name}: ended after ${this.received} of ${other.sent} bytes`)
-    }
+    if (this.received !== this.other.sent)
+      this.missing = `ended after ${this.received} of ${this.other.sent} bytes`
   }
 
   over(failure?: unknown): void {
@@ -151,19 +150,23 @@ export class Conversation {
     )
   }
 
-  /** Must come to its end by itself. */
+  /** Nobody stops in the middle for ever. */
+  get endsByItself(): boolean {
+    return this.sides.every((side) => side.plan.stallsAfter === undefined && side.plan.leaves === undefined)
+  }
+
+  /** Must come to its end by itself, with every byte. */
   get isToComplete(): boolean {
-    const isQuiet = this.sides.every(
-      (side) => side.plan.stallsAfter === undefined && side.plan.leaves === undefined,
-    )
-    return this.plan.fate === "stands" && isQuiet && !this.isTroubled
+    return this.plan.fate === "stands" && this.endsByItself && !this.isTroubled
   }
 
   /** @throws Violation when it has not ended as it should */
   checkEnd(): void {
+    if (this.isTroubled) return
     for (const side of this.sides) {
-      if (!side.isOver) throw new Violation(`${side.name}: has not come to its end (${this.describe()})`)
+      if (side.missing !== undefined) throw new Violation(`${side.name}: ${side.missing}`)
       if (!this.isToComplete) continue
+      if (!side.isOver) throw new Violation(`${side.name}: has not come to its end (${this.describe()})`)
       if (!side.hasSeenEnd || side.received !== side.other.total || side.sent !== side.total) {
         throw new Violation(`${side.name}: ended too early (${this.describe()})`)
       }

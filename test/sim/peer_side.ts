@@ -40,6 +40,13 @@ export function playPeer(world: World, side: Side): PeerHandlers {
     return true
   }
 
+  const breakOff = (peer: SimulatedPeer): void => {
+    if (side.isOver) return
+    side.gaveUp = true
+    side.over()
+    peer.reset()
+  }
+
   const finish = (peer: SimulatedPeer): void => {
     side.over()
     peer.close()
@@ -50,6 +57,7 @@ export function playPeer(world: World, side: Side): PeerHandlers {
     onOpen(peer) {
       self = peer
       side.conversation.causes ??= peer.socket.line.causes
+      if (plan.resetsAtMs !== undefined) time.after(plan.resetsAtMs * 1e6, () => breakOff(peer))
       write(peer)
     },
     onRefused: (result) => side.over(`${result}`),

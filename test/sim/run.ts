@@ -93,8 +93,21 @@ function record(args: Arguments, tally: Tally): void {
   } catch {
     // The first run that is recorded.
   }
-  runs.push({ from: args.first, to: args.last, ...tally.asRecord() })
+  runs.push({
+    date: new Date().toISOString().slice(0, 10),
+    commit: commit(),
+    from: args.first,
+    to: args.last,
+    ...tally.asRecord(),
+  })
   writeFileSync(RESULTS, `${JSON.stringify(runs, undefined, 1)}\n`)
+}
+
+/** Whose programs these seeds were: another version draws others. */
+function commit(): string {
+  return Bun.spawnSync(["git", "rev-parse", "--short", "HEAD"], { cwd: import.meta.dir })
+    .stdout.toString()
+    .trim()
 }
 
 process.exit(main(parse(process.argv.slice(2))))

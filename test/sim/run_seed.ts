@@ -1,18 +1,12 @@
 // One seed: a reactor on a simulated machine, the programs of its plan, and everything that must hold at the end.
 
 import type { Native } from "../../ffi/native.ts"
-import { type Connection, Reactor, type ReactorStats, type Socket } from "../../src/index.ts"
+import { Reactor, type ReactorStats } from "../../src/index.ts"
 import { type FaultKind, type SimulatedNative, Simulation, Violation } from "../../src/testing/index.ts"
-import { CallbackSide, playCallbacks } from "./callback_side.ts"
-import type { Conversation } from "./conversation.ts"
-import { playPeer } from "./peer_side.ts"
 import { drawPlan, type RunPlan } from "./plan.ts"
-import { playPromises } from "./promise_side.ts"
-import { playRaw } from "./raw_program.ts"
-import { PEER_PORT, World } from "./world.ts"
+import { playAll } from "./programs.ts"
+import { World } from "./world.ts"
 
-/** By then everything has ended that ends by itself: longer than any linger, connect, SYN retry or slow line. */
-const END_MS = 1_000_000
 /** Ticks of one run at most: more is a loop that gets nowhere. */
 const TICKS_MOST = 60_000
 
@@ -25,6 +19,8 @@ export interface Outcome {
   bytesReceived: number
   bytesSent: number
   connections: number
+  /** Limits that were reached. */
+  limits: { sendMemory: number; operations: number; lingers: number; acceptPauses: number }
   /** Connections on which everything had to arrive, and did. */
   completed: number
 }
@@ -70,7 +66,7 @@ export function runSeed(seed: number, { trace, plan = drawPlan(seed), tamper }: 
     simulation,
   )
   const world = new World(plan, simulation, reactor)
-  simulation.drive(reactor, play(world))
+  simulation.drive(reactor, playAll(world))
   world.check()
   checkEnd(world, reactor.stats())
   const stats = reactor.stats()
@@ -83,117 +79,13 @@ export function runSeed(seed: number, { trace, plan = drawPlan(seed), tamper }: 
     bytesSent: stats.bytesSent,
     connections: world.conversations.filter((conversation) => conversation.causes !== undefined).length,
     completed: world.completed,
+    limits: {
+      sendMemory: world.memoryRefusals,
+      operations: world.operationRefusals,
+      lingers: stats.lingersExpired,
+      acceptPauses: stats.acceptPauses,
+    },
   }
-}
-
-async function play(world: World): Promise<void> {
-  const { plan, reactor, simulation } = world
-  const callbacks = reactor.listen<CallbackSide | undefined>({
-    hostname: "0.0.0.0",
-    port: 0,
-    allowHalfOpen: true,
-    socket: playCallbacks(world, (socket) => new CallbackSide(world, answered(world, socket).answerer)),
-  })
-  const promises = reactor.listen({ hostname: "0.0.0.0", port: 0 })
-  void acceptAll(world, promises)
-  simulation.serve(PEER_PORT, (address) => {
-    const conversation = world.at(address)
-    if (conversation.plan.fate === "refused") return -111
-    if (conversation.plan.fate === "silent") return -110
-    return playPeer(world, conversation.answerer)
-  })
-  for (const conversation of world.conversations) {
-    const isCallback = conversation.plan.answerer.form === "callback"
-    world.later(conversation.plan.startMs, () =>
-      begin(world, conversation, (isCallback ? callbacks : promises).port!),
-    )
-  }
-  if (plan.rawOperations > 0) void playRaw(world, plan.rawOperations)
-  if (plan.stopListeningAtMs !== undefined) {
-    world.later(plan.stopListeningAtMs, () => {
-      callbacks.stop()
-      promises.close()
-      for (const conversation of world.conversations) cutIfUnopened(conversation)
-      world.checkFinished()
-    })
-  }
-  const cut = plan.cutAtMs === undefined ? new Promise<void>(() => {}) : world.pause(plan.cutAtMs)
-  const ended = Promise.race([world.programsOver, world.end(END_MS).then(() => "late")])
-  const how = await Promise.race([ended, cut.then(() => "cut")])
-  // What is on its way to the peers arrives.
-  for (let ms = 10; how === undefined && ms < END_MS && world.isPeerWaited; ms *= 2) await world.end(ms)
-  world.check()
-  if (how !== "cut") for (const conversation of world.conversations) checkConversation(world, conversation)
-  world.isCut = true
-  for (const conversation of world.conversations) for (const side of conversation.sides) side.gaveUp = true
-  callbacks.stop(world.random.chance(0.3))
-  await reactor.close()
-}
-
-/** The listeners are gone: who was not taken by then is not taken any more. */
-function cutIfUnopened(conversation: Conversation): void {
-  if (conversation.hasOpened || conversation.answerer.plan.form === "peer") return
-  conversation.mayNotOpen = true
-  for (const side of conversation.sides) side.gaveUp = true
-}
-
-function answered(world: World, socket: Socket<CallbackSide | undefined>): Conversation {
-  return world.opened(socket.fd, socket.localAddress)
-}
-
-async function acceptAll(world: World, listener: AsyncIterable<Connection>): Promise<void> {
-  for await (const connection of listener) {
-    world.guard(() => {
-      if (connection.fd < 0) return // broken before it was asked for
-      void playPromises(world, world.opened(connection.fd, connection.localAddress).answerer, connection)
-    })
-  }
-}
-
-function begin(world: World, conversation: Conversation, listenerPort: number): void {
-  const { plan, dialer } = conversation
-  if (!world.reactor.isOpen) return
-  const isOut = plan.answerer.form === "peer"
-  const address = isOut ? `10.1.0.${plan.id}` : `127.0.0.${plan.id}`
-  const port = isOut ? PEER_PORT : listenerPort
-  if (dialer.plan.form === "peer") {
-    world.simulation.connect(port, playPeer(world, dialer), address)
-    return
-  }
-  const options = {
-    hostname: address,
-    port,
-    allowHalfOpen: true,
-    ...(plan.connectMs !== undefined && { timeoutMs: plan.connectMs }),
-  }
-  const connecting =
-    dialer.plan.form === "callback"
-      ? world.reactor.connect<CallbackSide | undefined>({
-          ...options,
-          socket: playCallbacks(world, (socket) => {
-            conversation.causes ??= world.causesOf(socket.fd)
-            return new CallbackSide(world, dialer)
-          }),
-        })
-      : world.reactor.connect(options).then((connection) => {
-          conversation.causes ??= world.causesOf(connection.fd)
-          void playPromises(world, dialer, connection)
-        })
-  connecting.catch((error: unknown) => {
-    dialer.gaveUp = true
-    world.over(dialer, error)
-    if (plan.answerer.form === "peer" || !conversation.hasOpened) world.over(conversation.answerer)
-  })
-}
-
-function checkConversation(world: World, conversation: Conversation): void {
-  const { sides } = conversation
-  if (!conversation.isToComplete && !sides.some((side) => side.isOver)) return
-  if (conversation.isToComplete) {
-    conversation.checkEnd()
-    world.completed++
-  }
-  world.check()
 }
 
 /** Nothing is left: the same as test/support/harness.ts looks at after every test. */
@@ -219,5 +111,3 @@ function checkEnd(world: World, stats: ReactorStats): void {
   if (wrong.length > 0)
     throw new Violation(`after close: ${wrong.map(([name, value]) => `${name} ${value}`).join(", ")}`)
 }
-
-export type { RunPlan }

@@ -7,6 +7,7 @@ export class Tally {
   readonly failures: number[] = []
   private readonly startedMs = performance.now()
   private readonly faults: Partial<Record<FaultKind, number>> = {}
+  private readonly limits: Outcome["limits"] = { sendMemory: 0, operations: 0, lingers: 0, acceptPauses: 0 }
   private seeds = 0
   private operations = 0
   private ticks = 0
@@ -21,6 +22,9 @@ export class Tally {
     this.connections += outcome.connections
     this.completed += outcome.completed
     this.bytes += outcome.bytesReceived + outcome.bytesSent
+    for (const name of Object.keys(this.limits) as (keyof Outcome["limits"])[]) {
+      this.limits[name] += outcome.limits[name]
+    }
     for (const kind of FAULT_KINDS) this.faults[kind] = (this.faults[kind] ?? 0) + (outcome.faults[kind] ?? 0)
   }
 
@@ -31,7 +35,11 @@ export class Tally {
   }
 
   faultLines(): string {
-    return FAULT_KINDS.map((kind) => `  ${kind.padEnd(22)} ${this.faults[kind] ?? 0}`).join("\n")
+    const counts = [
+      ...FAULT_KINDS.map((kind) => [kind, this.faults[kind] ?? 0]),
+      ...Object.entries(this.limits),
+    ]
+    return counts.map(([name, count]) => `  ${String(name).padEnd(22)} ${count}`).join("\n")
   }
 
   asRecord() {
@@ -46,6 +54,7 @@ export class Tally {
       completed: this.completed,
       bytes: this.bytes,
       faults: this.faults,
+      limits: this.limits,
     }
   }
 }

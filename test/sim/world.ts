@@ -21,6 +21,14 @@ export class World {
   ownDeadlines = 0
   /** Conversations on which everything had to arrive, and did. */
   completed = 0
+  /** Writes that were cut short while the send memory was all but used up. */
+  memoryRefusals = 0
+  /** Programs that were told LIMIT_OPERATIONS. */
+  operationRefusals = 0
+  /** Connections that broke before their program had asked for them. */
+  brokenUnopened = 0
+  /** Raw connections that have come to their end. */
+  rawOver = 0
   private failure: unknown
   private readonly finished: () => void
   /** Settles when no program takes part in anything any more, or when something was found. */
@@ -89,7 +97,7 @@ export class World {
   }
 
   private mayRefuse(side: Side, code: string): boolean {
-    if (code === "LIMIT_OPERATIONS") return this.plan.maxOperations < 64
+    if (code === "LIMIT_OPERATIONS") return this.operationRefusals++ >= 0 && this.plan.maxOperations < 64
     return code !== "CONNECTION_CLOSED" || side.conversation.isTroubled
   }
 
@@ -99,6 +107,10 @@ export class World {
     const found = this.conversations.find((conversation) => conversation.plan.id === id)
     if (found === undefined) throw new Violation(`there is no conversation at ${address}`)
     return found
+  }
+
+  noteRefusal(): void {
+    if (this.reactor.arena.freeBytes < this.reactor.arena.sizeBytes / 4) this.memoryRefusals++
   }
 
   /** An answering program has been told of its connection. */

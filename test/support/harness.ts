@@ -8,7 +8,7 @@
 import { expect, test } from "bun:test"
 import { readdirSync, readlinkSync } from "node:fs"
 import { loadShim } from "../../ffi/bun.ts"
-import type { Native } from "../../ffi/native.ts"
+import type { Native, Platform } from "../../ffi/native.ts"
 import {
   type EngineName,
   type HostName,
@@ -31,6 +31,8 @@ const CLOSE_LIMIT_MS = 10_000
 export interface TestOptions {
   /** For `Reactor.open`, besides engine and host. */
   reactor?: ReactorOptions
+  /** What the reactor stands on, when that is not the runtime itself: asked for once per run. */
+  platform?: () => Platform
   /** Commands that the shim is to refuse. Default 0. */
   rejected?: number
   /** Raw descriptors that the test leaves to `close`. Default false: none is open when the ring is released. */
@@ -65,7 +67,7 @@ async function runOnReactor(
   const seed = process.env.TEST_SEED ? Number(process.env.TEST_SEED) : Math.floor(Math.random() * 2 ** 31)
   warmUp()
   const before = openDescriptors()
-  const reactor = openReactor(options.reactor)
+  const reactor = openReactor(options.reactor, options.platform?.())
   const last = watchClose(reactor)
   try {
     await drive(reactor, body(reactor, { random: new Random(seed), seed }), limitMs, "the test")
@@ -83,8 +85,8 @@ async function runOnReactor(
 }
 
 /** A reactor of this pass. The caller closes it, with `closeReactor`. */
-export function openReactor(options: ReactorOptions = {}): Reactor {
-  return Reactor.open({ engine: ENGINE, host: HOST, ...options })
+export function openReactor(options: ReactorOptions = {}, platform?: Platform): Reactor {
+  return Reactor.open({ engine: ENGINE, host: HOST, ...options }, platform)
 }
 
 export async function closeReactor(reactor: Reactor): Promise<void> {

@@ -4,6 +4,7 @@
  *   restrict [RESTRICTION]... COMMAND [ARGUMENT]...
  *
  *   EPERM, ENOSYS   a seccomp filter lets io_uring_setup fail with this errno, as container runtimes do
+ *   profile=FILE    a seccomp filter as profile.ts writes it down: what is not in it fails with EPERM
  *   uid=N           as user and group N, without capabilities
  *   no-admin        without CAP_SYS_ADMIN, as the same user
  *   memlock=BYTES   RLIMIT_MEMLOCK, soft and hard
@@ -74,12 +75,55 @@ static void filter(int error) {
     fail("seccomp");
 }
 
+/* Lines `NUMBER ERRNO INDEX MASK VALUE`: the system call of that number fails with ERRNO, or is allowed (0),
+ * where the lower half of its argument INDEX, masked, is VALUE. INDEX -1: always. The first that fits counts.
+ */
+static void filter_of(const char *path) {
+  static struct sock_filter program[BPF_MAXINSNS];
+  unsigned short length = 0;
+  FILE *file = fopen(path, "re");
+  if (!file)
+    fail(path);
+  const struct sock_filter head[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+  };
+  for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+    program[length++] = head[i];
+  unsigned number, error, mask, value;
+  int index;
+  while (length < BPF_MAXINSNS - 8 &&
+         fscanf(file, "%u %u %d %u %u", &number, &error, &index, &mask, &value) == 5) {
+    const struct sock_filter rule[] = {
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, index < 0 ? 1 : 5),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
+                 offsetof(struct seccomp_data, args) + 8 * (unsigned)(index < 0 ? 0 : index)),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, mask),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, error ? SECCOMP_RET_ERRNO | error : SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    };
+    for (size_t i = 0; i < sizeof rule / sizeof *rule; i++)
+      if (index >= 0 || i == 0 || i == 4)
+        program[length++] = rule[i];
+  }
+  fclose(file);
+  program[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+  struct sock_fprog all = {length, program};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &all))
+    fail("seccomp");
+}
+
 /* Returns false when the word is no restriction. */
 static int apply(const char *word) {
   if (!strcmp(word, "EPERM"))
     filter(EPERM);
   else if (!strcmp(word, "ENOSYS"))
     filter(ENOSYS);
+  else if (!strncmp(word, "profile=", 8))
+    filter_of(word + 8);
   else if (!strncmp(word, "uid=", 4))
     become(word + 4);
   else if (!strcmp(word, "no-admin")) {
