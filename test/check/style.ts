@@ -18,7 +18,7 @@ export interface SourceFile {
 export const FILE_LINES_MAX = 450
 export const README_LINES_MAX = 150
 /** All of liburing-shim/*.c, three engines and the probe: an engine and what it stands on is one sitting. */
-export const SHIM_LINES_MAX = 3000
+export const SHIM_LINES_MAX = 3050
 
 /** Files that may be longer than FILE_LINES_MAX, each with the reason. An entry that is not needed fails too. */
 export const LONG_FILES: Record<string, string> = {}
