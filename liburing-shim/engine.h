@@ -36,6 +36,7 @@ struct ul_slot {
   uint8_t flags;     // enum ul_command_flag
   uint8_t state;     // engine
   uint8_t cancelled; // a cancel has named it: the engine must not arm it again
+  bool over;         // its end is known and waits for the next harvest (ul_complete_later)
 };
 
 /* A descriptor as the ring knows it. */

@@ -200,6 +200,8 @@ static void complete(struct poll_engine *e, struct ul_ring *ring, const struct i
   }
   if (slot->state == STEP_WAIT && cqe->res >= 0)
     step(e, ring, index, STEP_ACT);
+  else if (slot->op == UL_OP_CANCEL && ring_cancel_missed(ring, slot, cqe->res))
+    arm(e, ring, index);
   else if (slot->state != STEP_ACT) // or a wait that failed
     ul_emit(ring, index, cqe->res, cqe->flags & IORING_CQE_F_MORE ? UL_F_MORE : 0, 0);
   else if (slot->op == UL_OP_ACCEPT)

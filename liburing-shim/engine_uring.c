@@ -143,6 +143,12 @@ static void complete(struct uring_engine *e, struct ul_ring *ring, const struct 
   case UL_OP_SEND:
     complete_send(ring, index, result);
     return;
+  case UL_OP_CANCEL:
+    if (ring_cancel_missed(ring, slot, result) && ring->slots[slot->offset].state != SEND_AT_ONCE) {
+      arm(ring, index);
+      return;
+    }
+    break;
   default:
     break;
   }

@@ -265,6 +265,11 @@ void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe
   }
 }
 
+bool ring_cancel_missed(const struct ul_ring *ring, const struct ul_slot *slot, int32_t result) {
+  const struct ul_slot *target = &ring->slots[slot->offset];
+  return result == -ENOENT && target->op && target->generation == slot->length && !target->over;
+}
+
 /* ---- the wait ---- */
 
 bool ring_bound_wait(struct ring *r, struct ul_ring *ring, double wait_ns) {

@@ -68,6 +68,9 @@ struct io_uring_sqe *ring_sqe_for(struct ring *r, struct ul_ring *ring, uint32_t
 void ring_retry(struct ring *r, struct ul_ring *ring, void (*again)(struct ul_ring *ring, uint32_t slot));
 /* Fills in the entry of an operation that needs nothing but the ring: not ACCEPT, RECV, SEND. */
 void ring_prepare(struct ring *r, struct ul_ring *ring, struct io_uring_sqe *sqe, const struct ul_slot *slot);
+/* Whether a cancellation that ended with `result` has only missed its target and must be made again. The
+ * kernel does not find an operation between two of its attempts, and it may then wait for ever. */
+bool ring_cancel_missed(const struct ul_ring *ring, const struct ul_slot *slot, int32_t result);
 /* Submits everything. 0 or -errno; an interrupted or busy kernel, or one short of memory, is 0. */
 int ring_enter(struct ring *r, struct ul_ring *ring);
 /* The same, and waits for a completion entry, or a little longer for several (gather.h). */

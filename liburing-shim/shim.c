@@ -49,6 +49,7 @@ static void defer(struct ul_ring *ring, struct ul_deferred entry) {
 }
 
 void ul_complete_later(struct ul_ring *ring, uint32_t index, int32_t result) {
+  ring->slots[index].over = true;
   defer(ring,
         (struct ul_deferred){index, ring->slots[index].generation, result, ring->slots[index].op, true});
 }

@@ -372,8 +372,14 @@ static void begin(void) {
   c->buffers = f->ring->buffers;
   f->host_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   f->port = 1;
-  for (int i = 0; i < PAIRS; i++)
-    f->pairs[i].pair = i % 3 == 2 ? tcp_pair(c) : unix_pair(c);
+  const struct linger at_once = {
+      .l_onoff = 1}; // resets: a port that waits its time would soon be the last one
+  for (int i = 0; i < PAIRS; i++) {
+    struct pair *p = &f->pairs[i].pair;
+    *p = i % 3 == 2 ? tcp_pair(c) : unix_pair(c);
+    setsockopt(p->ours, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    setsockopt(p->theirs, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+  }
 }
 
 /* Everything is cancelled, drained and closed. */
