@@ -27,6 +27,7 @@
 
 #define SUBMISSIONS_LEAST 256 // queues are not made shorter for want of memory
 #define COMPLETIONS_LEAST 1024
+#define WORKERS_MOST      32   // kernel threads of a ring that wait for a peer
 #define FOREVER_NS        1e15 // waits longer than eleven days need no timer
 
 struct step {
@@ -117,6 +118,8 @@ int ring_open(struct ring *r, struct ul_ring *ring, struct ul_config *config) {
   if (error)
     return ul_fail(config, UL_STEP_EVENTFD, -error, "registering the eventfd");
   io_uring_cq_eventfd_toggle(&r->uring, false);
+  unsigned workers[2] = {0, WORKERS_MOST}; // see SECURITY.md; before 5.15 nothing bounds them
+  io_uring_register_iowq_max_workers(&r->uring, workers);
   return 0;
 }
 

@@ -2,9 +2,11 @@
 // refused with a clear error; nothing is lost, nothing is stuck, and afterwards all goes on.
 
 import { expect } from "bun:test"
-import type { Connection } from "../../src/index.ts"
+import { readdirSync, readFileSync } from "node:fs"
+import { connect as connectTcp } from "node:net"
+import type { Connection, Socket } from "../../src/index.ts"
 import { checkEcho, echoListener, serveEcho } from "../support/echo.ts"
-import { ENGINE, onReactor, openDescriptors, rejection, until } from "../support/harness.ts"
+import { ENGINE, onReactor, openDescriptors, pause, rejection, until } from "../support/harness.ts"
 import { startPeer } from "../support/peers.ts"
 import { pattern, StreamCheck } from "../support/random.ts"
 
@@ -205,4 +207,55 @@ onReactor(
     expect(listener.fd).toBe(-1)
   },
   { reactor: { maxOperations: 16 } },
+)
+
+onReactor(
+  "peers that half-close and do not read hold a bounded number of kernel threads, and others go on",
+  async (r) => {
+    const wanted = 8 * 1024 * 1024
+    const chunk = new Uint8Array(1024 * 1024)
+    const answer = (socket: Socket<number>) => {
+      while (socket.data > 0) {
+        const taken = socket.write(chunk.subarray(0, Math.min(chunk.length, socket.data)))
+        if (taken <= 0) return
+        socket.data -= taken
+      }
+      socket.end()
+    }
+    const listener = r.listen<number>({
+      hostname: "127.0.0.1",
+      port: 0,
+      allowHalfOpen: true,
+      socket: {
+        data(socket) {
+          socket.data = wanted
+          answer(socket)
+        },
+        drain: answer,
+      },
+    })
+    const ask = (reads: boolean) => {
+      const peer = connectTcp({ host: "127.0.0.1", port: listener.port!, allowHalfOpen: true })
+      peer.on("error", () => undefined)
+      if (!reads) peer.pause()
+      peer.end("get")
+      return peer
+    }
+    const silent = Array.from({ length: 48 }, () => ask(false))
+    await until(r, "blocked sends", () => r.stats().sendsBlocked >= silent.length)
+    await pause(r, 100)
+    const workers = readdirSync("/proc/self/task").filter((task) =>
+      readFileSync(`/proc/self/task/${task}/comm`, "latin1").startsWith("iou-wrk"),
+    )
+    expect(workers.length).toBeLessThanOrEqual(32)
+    let got = 0
+    const reader = ask(true)
+    reader.on("data", (bytes) => {
+      got += bytes.length
+    })
+    await until(r, "the answer", () => got === wanted)
+    for (const peer of [...silent, reader]) peer.destroy()
+    listener.stop(true)
+  },
+  { host: "hosted" }, // its peers are the runtime's sockets
 )
