@@ -16,7 +16,7 @@ export interface IdleFigures {
 }
 
 /** Each figure is the median of so many fresh processes, at the same time: nothing here depends on speed. */
-export const IDLE_PROCESSES = 3
+export const IDLE_PROCESSES = 5
 /**
  * Connections held for the memory of one. What a process allocates once (pools at their first use, compiled code) is
  * there with FEW, and pages of its binary, which it touches whoever is connected, are not anonymous memory: neither
