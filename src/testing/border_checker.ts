@@ -11,6 +11,7 @@
  */
 import * as abi from "../../ffi/abi.ts"
 import type { Native } from "../../ffi/native.ts"
+import { PassThrough } from "./pass_through.ts"
 import { Violation } from "./violation.ts"
 
 const COMMAND_WORDS = abi.COMMAND_SIZE / 4
@@ -53,19 +54,16 @@ export interface CheckOptions {
   trace?: ((line: string) => void) | undefined
 }
 
-export class BorderChecker implements Native {
-  readonly path: string
-  private readonly inner: Native
+export class BorderChecker extends PassThrough {
   private readonly options: CheckOptions
   private readonly rings = new Map<number, WatchedRing>()
 
   constructor(inner: Native, options: CheckOptions = {}) {
-    this.inner = inner
+    super(inner)
     this.options = options
-    this.path = inner.path
   }
 
-  readonly tick = (ring: number, count: number, waitNs: number): number => {
+  override readonly tick = (ring: number, count: number, waitNs: number): number => {
     const watched = this.rings.get(ring)
     if (watched === undefined) return this.inner.tick(ring, count, waitNs)
     this.options.trace?.(`tick: ${count} commands, may wait ${waitNs} ns`)
@@ -79,7 +77,7 @@ export class BorderChecker implements Native {
     return result
   }
 
-  open(config: Uint8Array): number {
+  override open(config: Uint8Array): number {
     const ring = this.inner.open(config)
     if (ring < 0) return ring
     const header = new Uint32Array(this.inner.region(ring, 0, abi.HEADER_SIZE))
@@ -102,7 +100,7 @@ export class BorderChecker implements Native {
     return ring
   }
 
-  close(ring: number): number {
+  override close(ring: number): number {
     const watched = this.rings.get(ring)
     const openCount = watched?.header[abi.HEADER_FDS_LIVE / 4] ?? 0
     const result = this.inner.close(ring)
@@ -222,47 +220,9 @@ export class BorderChecker implements Native {
       throw new Violation(`${lent} buffers are lent: more than there are`)
   }
 
-  // ---- as they are ----
-
-  abiVersion(): number {
-    return this.inner.abiVersion()
-  }
-  region(ring: number, offset: number, length: number): ArrayBuffer {
-    return this.inner.region(ring, offset, length)
-  }
-  notify(ring: number, on: number): number {
+  override notify(ring: number, on: number): number {
     this.options.trace?.(`  eventfd ${on ? "on" : "off"}`)
     return this.inner.notify(ring, on)
-  }
-  eventFd(ring: number): number {
-    return this.inner.eventFd(ring)
-  }
-  watch(ring: number, fd: number): number {
-    return this.inner.watch(ring, fd)
-  }
-  listen(ring: number, address: Uint8Array, backlog: number, flags: number): number {
-    return this.inner.listen(ring, address, backlog, flags)
-  }
-  socket(ring: number, family: number): number {
-    return this.inner.socket(ring, family)
-  }
-  adopt(ring: number, fd: number): number {
-    return this.inner.adopt(ring, fd)
-  }
-  name(ring: number, fd: number, peer: number, out: Uint8Array): number {
-    return this.inner.name(ring, fd, peer, out)
-  }
-  setOption(ring: number, fd: number, option: number, value: number): number {
-    return this.inner.setOption(ring, fd, option, value)
-  }
-  getOption(ring: number, fd: number, option: number): number {
-    return this.inner.getOption(ring, fd, option)
-  }
-  resolve(host: string, out: Uint8Array, capacity: number): number {
-    return this.inner.resolve(host, out, capacity)
-  }
-  probe(): string {
-    return this.inner.probe()
   }
 }
 

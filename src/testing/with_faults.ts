@@ -16,6 +16,7 @@ import { runtimePlatform } from "../reactor/engine.ts"
 import { FAULT_OPERATIONS, type FaultRule, FaultRules } from "./fault_rules.ts"
 import { FaultyRing } from "./faulty_ring.ts"
 import { OWN_SLOTS } from "./own_commands.ts"
+import { PassThrough } from "./pass_through.ts"
 
 /** For `Reactor.open(options, platform)`. Serves one reactor or several, one after the other or at once. */
 export interface FaultyPlatform extends Platform {
@@ -57,25 +58,22 @@ class PlatformWithFaults implements FaultyPlatform {
 }
 
 /** The shim's exports, with a `FaultyRing` around each ring. */
-export class FaultyNative implements Native {
-  readonly path: string
-  private readonly inner: Native
+export class FaultyNative extends PassThrough {
   private readonly rules: FaultRules
   private readonly rings = new Map<number, FaultyRing>()
 
   constructor(inner: Native, rules: FaultRules) {
-    this.inner = inner
+    super(inner)
     this.rules = rules
-    this.path = inner.path
   }
 
   // Taken out of the object by its users: bound.
-  readonly tick = (ring: number, count: number, waitNs: number): number => {
+  override readonly tick = (ring: number, count: number, waitNs: number): number => {
     const faulty = this.rings.get(ring)
     return faulty === undefined ? this.inner.tick(ring, count, waitNs) : faulty.tick(count, waitNs)
   }
 
-  open(config: Uint8Array): number {
+  override open(config: Uint8Array): number {
     const failure = this.failureOf(FAULT_OPERATIONS.open)
     if (failure < 0) return failure
     const view = new DataView(config.buffer, config.byteOffset)
@@ -86,7 +84,7 @@ export class FaultyNative implements Native {
     return ring
   }
 
-  close(ring: number): number {
+  override close(ring: number): number {
     const faulty = this.rings.get(ring)
     if (faulty?.isBusy) return -EBUSY
     const result = this.inner.close(ring)
@@ -95,19 +93,19 @@ export class FaultyNative implements Native {
     return result
   }
 
-  region(ring: number, offset: number, length: number): ArrayBuffer {
+  override region(ring: number, offset: number, length: number): ArrayBuffer {
     return this.rings.get(ring)?.region(offset, length) ?? this.inner.region(ring, offset, length)
   }
 
-  listen(ring: number, address: Uint8Array, backlog: number, flags: number): number {
+  override listen(ring: number, address: Uint8Array, backlog: number, flags: number): number {
     const failure = this.failureOf(FAULT_OPERATIONS.listen)
     return failure < 0 ? failure : this.counted(ring, this.inner.listen(ring, address, backlog, flags))
   }
-  socket(ring: number, family: number): number {
+  override socket(ring: number, family: number): number {
     const failure = this.failureOf(FAULT_OPERATIONS.socket)
     return failure < 0 ? failure : this.counted(ring, this.inner.socket(ring, family))
   }
-  adopt(ring: number, fd: number): number {
+  override adopt(ring: number, fd: number): number {
     return this.counted(ring, this.inner.adopt(ring, fd))
   }
 
@@ -119,36 +117,6 @@ export class FaultyNative implements Native {
   private counted(ring: number, fd: number): number {
     this.rings.get(ring)?.copyHeader()
     return fd
-  }
-
-  // ---- as they are ----
-
-  abiVersion(): number {
-    return this.inner.abiVersion()
-  }
-  notify(ring: number, on: number): number {
-    return this.inner.notify(ring, on)
-  }
-  eventFd(ring: number): number {
-    return this.inner.eventFd(ring)
-  }
-  watch(ring: number, fd: number): number {
-    return this.inner.watch(ring, fd)
-  }
-  name(ring: number, fd: number, peer: number, out: Uint8Array): number {
-    return this.inner.name(ring, fd, peer, out)
-  }
-  setOption(ring: number, fd: number, option: number, value: number): number {
-    return this.inner.setOption(ring, fd, option, value)
-  }
-  getOption(ring: number, fd: number, option: number): number {
-    return this.inner.getOption(ring, fd, option)
-  }
-  resolve(host: string, out: Uint8Array, capacity: number): number {
-    return this.inner.resolve(host, out, capacity)
-  }
-  probe(): string {
-    return this.inner.probe()
   }
 }
 

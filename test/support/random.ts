@@ -1,35 +1,12 @@
 // Seeded randomness and byte patterns: a test that fails says its seed, and TEST_SEED=seed runs it again
 // with the same sizes, chunks and moments.
 
-/** mulberry32: small, fast, good enough to pick sizes. */
-export class Random {
-  private state: number
+import { Random as SeededRandom } from "../../src/testing/random.ts"
 
-  constructor(seed: number) {
-    this.state = seed >>> 0
-  }
-
-  /** In [0, 1). */
-  next(): number {
-    this.state = (this.state + 0x6d2b79f5) >>> 0
-    let t = this.state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-
-  /** An integer in [least, most]. */
-  integer(least: number, most: number): number {
-    return least + Math.floor(this.next() * (most - least + 1))
-  }
-
+export class Random extends SeededRandom {
   /** Small values often, large ones sometimes: [0, most]. */
   size(most: number): number {
     return Math.floor(most * this.next() ** 4)
-  }
-
-  pick<T>(from: readonly T[]): T {
-    return from[this.integer(0, from.length - 1)]
   }
 }
 
