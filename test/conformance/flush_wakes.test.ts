@@ -22,18 +22,21 @@ onReactor("flush: it completes when the peer has taken all, although nothing els
   listener.close()
 })
 
-onReactor("close: the last bytes go out and the descriptor closes, although nothing else happens", async (r) => {
-  const listener = r.listen({ hostname: "127.0.0.1", port: 0 })
-  // Several times: something of the kernel's wakes a reactor after seconds, and the test's limit is for all of them.
-  for (let i = 0; i < 5; i++) {
-    startPeer("hold", listener.port!, { bytes: 1 })
-    const connection = (await listener.accept()) as Connection
-    await connection.read()
-    await connection.write("bye")
-    await connection.close()
-  }
-  listener.close()
-})
+onReactor(
+  "close: the last bytes go out and the descriptor closes, although nothing else happens",
+  async (r) => {
+    const listener = r.listen({ hostname: "127.0.0.1", port: 0 })
+    // Several times: something of the kernel's wakes a reactor after seconds, and the test's limit is for all of them.
+    for (let i = 0; i < 5; i++) {
+      startPeer("hold", listener.port!, { bytes: 1 })
+      const connection = (await listener.accept()) as Connection
+      await connection.read()
+      await connection.write("bye")
+      await connection.close()
+    }
+    listener.close()
+  },
+)
 
 onReactor("end: the end of the stream follows the last bytes, although nothing else happens", async (r) => {
   const closed = signal()
